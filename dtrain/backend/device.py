@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,12 @@ def move(array: Any, where: device, non_blocking: bool = False) -> Any:
     if where.type == "cpu":
         return cuda.to_cpu(array)
     return cuda.to_cuda(array, cuda.check_index(where.index), non_blocking)
+
+
+def scope(where: device) -> Any:
+    """The context in which new arrays land on ``where``: CuPy's device context, nothing elsewhere."""
+    if where.type != "cuda":
+        return nullcontext()
+    from dtrain.backend import cuda
+
+    return cuda.cupy().cuda.Device(resolve(where).index)

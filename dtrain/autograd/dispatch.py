@@ -1,0 +1,346 @@
+"""The one dispatch point: every operation on Tensors goes through ``apply`` or ``apply_``, which build the graph.
+
+Autocast, tracing, profiling and anomaly detection are modes: handlers in ``local.modes``, called as
+``handler(op, inputs, proceed)``. Without one, an operation costs a loop over its inputs and the array work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dtrain.autograd import views
+from dtrain.autograd.op import Op, next_order
+from dtrain.autograd.tensor import Tensor
+from dtrain.backend import cuda_guard, dtypes, namespace, promotion
+from dtrain.backend.state import local
+from dtrain.errors import DeviceError, DtrainError, DtypeError, GraphError, IndexRangeError, ShapeError
+
+_F32 = np.dtype(np.float32)
+_by_type = namespace.by_type
+
+
+def apply(op: Op, *inputs: Any) -> Any:
+    """Run ``op`` on Tensors and constants and return its output Tensor (a tuple for several), recording the graph."""
+    if local.modes:
+        return through_modes(op, inputs)
+    return run(op, inputs)
+
+
+def through_modes(op: Op, inputs: tuple) -> Any:
+    """Run ``op`` inside the active modes, the last one entered outermost."""
+    modes = local.modes
+
+    def proceed(depth: int, op: Op, inputs: tuple) -> Any:
+        if depth < 0:
+            return run(op, inputs)
+        return modes[depth](op, inputs, lambda o, i: proceed(depth - 1, o, i))
+
+    return proceed(len(modes) - 1, op, inputs)
+
+
+def run(op: Op, inputs: tuple) -> Any:
+    arrays = []
+    wants = False
+    plain = True
+    for x in inputs:
+        if isinstance(x, Tensor):
+            array = x._array
+            arrays.append(array)
+            if x._rg:
+                wants = True
+            if array.dtype is not _F32:
+                plain = False
+        else:
+            arrays.append(x)
+    if not plain:
+        inputs, arrays, half = prepare(op, inputs, arrays)
+        if half is not None:
+            return cast_back(run(op, inputs), half)
+    first = arrays[0]
+    xp = _by_type.get(first.__class__) or namespace_of(arrays)
+    out = forward(op, xp, arrays)
+    if out.__class__ is tuple:
+        outs = tuple([Tensor._wrap(a) for a in out])
+        if wants and op.differentiable and local.grad_enabled:
+            record(op, inputs, arrays, outs)
+            op.outputs = tuple([(t._array.shape, t._array.dtype, xp) for t in outs])
+        return outs
+    tensor = Tensor._wrap(out)
+    if wants and op.differentiable and local.grad_enabled:
+        record(op, inputs, arrays, (tensor,))
+    if op.is_view:
+        views.link(op, inputs[0], tensor)
+    return tensor
+
+
+def forward(op: Op, xp: Any, arrays: list) -> Any:
+    """``op.forward`` on raw arrays, through a fused kernel where there is one, on the right device, errors explained."""
+    try:
+        if xp.is_cuda:
+            with cuda_guard(arrays):
+                return _forward(op, xp, arrays)
+        return _forward(op, xp, arrays)
+    except DtrainError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:
+        raise explain(op, xp, arrays, error) from error
+
+
+def _forward(op: Op, xp: Any, arrays: list) -> Any:
+    out = None
+    if op.kernels:
+        kernel = op.kernels.get(xp.name)
+        if kernel is not None:
+            out = kernel(op, xp, *arrays)
+    if out is None:
+        out = op.forward(xp, *arrays)
+    if out.__class__ is xp.ndarray or out.__class__ is tuple:
+        return out
+    return xp.asarray(out) if isinstance(out, (np.generic, float, int)) else out
+
+
+def record(op: Op, inputs: tuple, arrays: list, outs: tuple) -> None:
+    """Make ``op`` the node that leads from ``outs`` back to the inputs that need a gradient."""
+    edges = []
+    ports = None
+    for i, x in enumerate(inputs):
+        if isinstance(x, Tensor) and x._rg:
+            if x._base is not None:
+                views.refresh(x)
+            node = x._node
+            if node is None:
+                edges.append(x)
+            else:
+                edges.append(node)
+                if x._port:
+                    ports = ports or [0] * len(inputs)
+                    ports[i] = x._port
+        else:
+            edges.append(None)
+    op.edges = edges
+    op.ports = ports
+    op.order = next_order()
+    saved = op.saved
+    if saved:
+        mark(op, saved, inputs, arrays, outs)
+    for port, out in enumerate(outs):
+        out._node = op
+        out._port = port
+        out._rg = out._array.dtype.kind in "fcV"  # V: bfloat16
+
+
+def mark(op: Op, saved: tuple, inputs: tuple, arrays: list, outs: tuple) -> None:
+    """Note which saved values are inputs or outputs, and at which version."""
+    marks = []
+    versions = []
+    for value in saved:
+        found = None
+        owner = None
+        for i, array in enumerate(arrays):
+            if array is value and isinstance(inputs[i], Tensor):
+                found, owner = i, inputs[i]
+                break
+        else:
+            for port, out in enumerate(outs):
+                if out._array is value:
+                    found, owner = -1 - port, out
+                    break
+        marks.append(found)
+        versions.append(None if owner is None else (owner._vc, owner._vc[0]))
+    op.marks = marks
+    op.versions = versions
+
+
+def apply_(op: Op, target: Tensor, *others: Any) -> Tensor:
+    """Run ``op(target, *others)`` and write the result into ``target``'s memory; the graph follows."""
+    if local.modes:
+        return through_modes(InPlace(op), (target, *others))
+    return run_(op, target, others)
+
+
+class InPlace(Op):
+    """What modes see of an in-place operation: the operation ``op``, whose result goes into input 0."""
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+
+    def name(self) -> str:  # type: ignore[override]
+        return self.op.name() + "_"
+
+
+def run_(op: Op, target: Tensor, others: tuple) -> Tensor:
+    inputs = (target, *others)
+    wants = local.grad_enabled and any(isinstance(x, Tensor) and x._rg for x in inputs)
+    if wants:
+        views.check_writable(op, target)
+    arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
+    memory = arrays[0]
+    xp = namespace_of(arrays)
+    if wants and op.differentiable:
+        value = _tracked_value(op, target, inputs)
+    else:
+        plain_inputs, arrays, half = prepare(op, inputs, arrays, differentiable=False)
+        value = Tensor._wrap(forward(op, xp, arrays))
+    _check_result(op, target, value)
+    if wants and op.saved:
+        _keep_before_overwrite(op, memory, value._array)
+    xp.copyto(memory, value._array, casting="unsafe")
+    target._vc[0] += 1
+    if wants:
+        _requeue_output(op, target, value)
+        views.rebase(target, value)
+    return target
+
+
+def _tracked_value(op: Op, target: Tensor, inputs: tuple) -> Tensor:
+    value = run(op, inputs)
+    if value._array.dtype != target._array.dtype:
+        value = cast_back(value, target._array.dtype)
+    return value
+
+
+def _check_result(op: Op, target: Tensor, value: Tensor) -> None:
+    if value._array.shape != target._array.shape:
+        raise ShapeError(
+            f"{op.name()}_ writes into a tensor of shape {tuple(target._array.shape)} but its result has shape "
+            f"{tuple(value._array.shape)}; in-place operations cannot broadcast their target"
+        )
+    if not promotion.can_cast(value.dtype, target.dtype):
+        raise DtypeError(
+            f"result type {value.dtype} of {op.name()}_ cannot be stored in a tensor of {target.dtype}; "
+            f"use the out-of-place form, or .to({value.dtype}) first"
+        )
+
+
+def _keep_before_overwrite(op: Op, memory: Any, result: Any) -> None:
+    """Saved values that live in the memory about to change are copied; the saved result becomes that memory."""
+    saved, marks, versions = list(op.saved), list(op.marks), list(op.versions)
+    for i, value in enumerate(saved):
+        if value is memory:
+            saved[i] = value.copy()
+            versions[i] = None
+        elif value is result:
+            saved[i] = memory
+    op.saved, op.marks, op.versions = tuple(saved), marks, versions
+
+
+def _requeue_output(op: Op, target: Tensor, value: Tensor) -> None:
+    """A saved result now is the target's memory: from here on its version counts."""
+    if value._node is op and op.versions:
+        op.versions = [
+            (target._vc, target._vc[0]) if mark is not None and mark < 0 else version
+            for mark, version in zip(op.marks, op.versions)
+        ]
+
+
+def prepare(op: Op, inputs: tuple, arrays: list, differentiable: bool = True) -> tuple[tuple, list, Any]:
+    """Bring inputs to the dtype the operation computes in.
+
+    Returns inputs, arrays and the half dtype to cast the result back to, or None.
+    """
+    xp = namespace_of(arrays)
+    wanted = promotion.promote_arrays(xp, arrays) if op.promotes else list(arrays)
+    if op.floats:
+        default = dtypes.get_default_dtype().np
+        wanted = [a.astype(default) if getattr(a, "dtype", default).kind in "iub" else a for a in wanted]
+    half = None
+    if op.half_as_float and not xp.native_half:
+        half = _half_of(wanted)
+        if half is not None:
+            wanted = [a.astype(_F32) if getattr(a, "dtype", None) == half else a for a in wanted]
+    if not differentiable:
+        return inputs, wanted, half
+    if all(w is a for w, a in zip(wanted, arrays)):
+        return inputs, arrays, None
+    return _cast_inputs(inputs, arrays, wanted), wanted, half
+
+
+def _half_of(arrays: list) -> Any:
+    for a in arrays:
+        dtype = getattr(a, "dtype", None)
+        if dtype is not None and dtype.itemsize == 2 and dtype.kind in "fV":
+            return dtype
+    return None
+
+
+def _cast_inputs(inputs: tuple, arrays: list, wanted: list) -> tuple:
+    """The inputs as Tensors of the wanted arrays; those that carry a gradient get a Cast node."""
+    out = []
+    for x, a, w in zip(inputs, arrays, wanted):
+        if w is a or not isinstance(x, Tensor):
+            out.append(w if not isinstance(x, Tensor) else x)
+        elif x._rg and local.grad_enabled:
+            out.append(run(Cast(w.dtype), (x,)))
+        else:
+            out.append(Tensor._wrap(w))
+    # Cast nodes hold arrays of their own: compute with those, so that saved values are recognised.
+    for i, x in enumerate(out):
+        if isinstance(x, Tensor):
+            wanted[i] = x._array
+    return tuple(out)
+
+
+def cast_back(out: Any, dtype: Any) -> Any:
+    """Results of a computation in float32 go back to the half dtype of the inputs."""
+    if isinstance(out, tuple):
+        return tuple([cast_back(t, dtype) for t in out])
+    return run(Cast(dtype), (out,)) if out._array.dtype.kind == "f" else out
+
+
+class Cast(Op):
+    """y = x in another dtype; the gradient returns in x's."""
+
+    half_as_float = False
+
+    def __init__(self, dtype: Any) -> None:
+        self.to = dtype
+
+    def forward(self, xp: Any, x: Any) -> Any:
+        self.source = x.dtype
+        return x.astype(self.to)
+
+    def backward(self, xp: Any, g: Any) -> Any:
+        return (xp.cast(g, self.source),)
+
+
+def namespace_of(arrays: list) -> namespace.Namespace:
+    """The namespace all arrays share, CPU scalars aside."""
+    found = None
+    for a in arrays:
+        if hasattr(a, "dtype") and hasattr(a, "shape"):
+            xp = namespace.of(a)
+            if found is None or (found is not xp and found.name == "numpy" and _zero_dim_mix(arrays)):
+                found = xp
+            elif xp is not found and a.ndim:
+                raise DeviceError(
+                    f"expected all tensors on one device, got {sorted({_where(b) for b in arrays if hasattr(b, 'dtype')})}; "
+                    "move them with .to(device)"
+                )
+    if found is None:
+        raise AssertionError("an operation needs at least one array")
+    return found
+
+
+def _zero_dim_mix(arrays: list) -> bool:
+    return all(a.ndim == 0 for a in arrays if type(a) is np.ndarray)
+
+
+def _where(array: Any) -> str:
+    from dtrain.backend.device import device_of
+
+    return str(device_of(array))
+
+
+def explain(op: Op, xp: Any, arrays: list, error: Exception) -> DtrainError:
+    """An array library's error as one of ours, with the operation and the operands' shapes and dtypes."""
+    namespace_of(arrays)
+    what = ", ".join(f"{tuple(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays)
+    kind = IndexRangeError if isinstance(error, IndexError) else ShapeError
+    if isinstance(error, TypeError):
+        kind = DtypeError
+    return kind(f"{op.name().lower()} cannot take ({what}): {error}")
+
+
+__all__ = ["apply", "apply_", "run", "Cast", "GraphError"]
