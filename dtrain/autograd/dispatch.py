@@ -98,7 +98,15 @@ def _forward(op: Op, xp: Any, arrays: list) -> Any:
         out = op.forward(xp, *arrays)
     if out.__class__ is xp.ndarray or out.__class__ is tuple:
         return out
-    return xp.asarray(out) if isinstance(out, (np.generic, float, int)) else out
+    return _as_array(op, xp, out) if isinstance(out, (np.generic, float, int)) else out
+
+
+def _as_array(op: Op, xp: Any, out: Any) -> Any:
+    """NumPy turns 0-dim results into scalars: back to an array, also where it was saved."""
+    array = xp.asarray(out)
+    if op.saved:
+        op.saved = tuple([array if value is out else value for value in op.saved])
+    return array
 
 
 def record(op: Op, inputs: tuple, arrays: list, outs: tuple) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 
 FUNCTIONS: tuple[str, ...] = tuple(
     """abs add arccos arcsin arctan broadcast_to clip concatenate cos cosh cumsum exp expand_dims
-    expm1 flip log log1p matmul maximum mean minimum moveaxis multiply negative power reshape
+    expm1 flip floor_divide log log1p matmul maximum mean minimum moveaxis multiply negative power reshape
     sign sin sinh sqrt square squeeze stack subtract sum swapaxes take_along_axis tan tanh transpose tril triu true_divide
     where zeros_like ones_like""".split()
 )
 
 FORWARD_ONLY: tuple[str, ...] = tuple(
     """all any arange argmax argmin argsort array ascontiguousarray asarray bitwise_and bitwise_or bitwise_xor ceil copysign copyto cumprod
-    diagonal einsum empty empty_like equal eye floor floor_divide fmod full full_like greater greater_equal invert isfinite isinf isnan less
+    diagonal einsum empty empty_like equal eye floor fmod full full_like greater greater_equal invert isfinite isinf isnan less
     less_equal linspace log10 log2 logaddexp logical_and logical_not logical_or logical_xor max min meshgrid nan_to_num nonzero not_equal ones pad
     partition prod put_along_axis remainder repeat rint roll round searchsorted sort split std take tensordot tile trunc unique var
     zeros cbrt exp2 reciprocal minimum maximum isclose allclose array_equal""".split()

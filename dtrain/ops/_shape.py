@@ -32,7 +32,7 @@ def norm_dims(dim: Any, ndim: int) -> tuple[int, ...] | None:
     out = tuple(norm_dim(int(d), ndim) for d in dims)
     if len(set(out)) != len(out):
         raise ShapeError(f"dim {dims} names one dimension twice")
-    return out or None
+    return (out or None) if ndim else None
 
 
 def shape_args(args: tuple) -> tuple[int, ...]:

@@ -29,11 +29,12 @@ class Slice(View):
     """x[key] for integers, slices, None and ...: a view."""
 
     def __init__(self, key: tuple) -> None:
-        self.key = key
+        # A trailing ... keeps the result an array that shares memory, where integers for all dims would give a scalar.
+        self.key = key if any(k is Ellipsis for k in key) else (*key, Ellipsis)
 
     def forward(self, xp: Any, x: Any) -> Any:
         self.source = x.shape
-        return x[self.key] if len(self.key) != 1 else x[self.key[0], ...]
+        return x[self.key]
 
     def backward(self, xp: Any, g: Any) -> Any:
         return (xp.run(Unslice(self.key, self.source), g),)
@@ -231,7 +232,33 @@ def _index_tensor(item: Any, x: Tensor) -> Tensor:
 def getitem(input: Tensor, key: Any) -> Tensor:
     """``input[key]``: a view for ints, slices, None and ...; a copy for index arrays and masks."""
     parsed, tensors = _parse(input, key)
-    return apply(Take(parsed), input, *tensors) if tensors else apply(Slice(parsed), input)
+    if not tensors:
+        return apply(Slice(parsed), input)
+    view, rest = _basic_first(input, parsed, tensors)
+    return apply(Take(rest), view, *tensors)
+
+
+def _basic_first(x: Tensor, key: tuple, tensors: list[Tensor]) -> tuple[Tensor, tuple]:
+    """The view that the integers, slices and None of a mixed key make, and the key of index tensors that remains.
+
+    NumPy would treat an integer beside an index array as an index array too, and move dims to the front; PyTorch does not.
+    """
+    basic: list[Any] = []
+    rest: list[Any] = []
+    for k in key:
+        if isinstance(k, Slot):
+            index = tensors[k.i]._array
+            basic += [slice(None)] * index.ndim if index.dtype == bool else [slice(None)]
+            rest.append(k)
+        elif k is Ellipsis:
+            basic.append(k)
+            rest.append(k)
+        else:
+            basic.append(k)
+            if not isinstance(k, int):
+                rest.append(slice(None))
+    plain = all(k is Ellipsis or isinstance(k, slice) and k == slice(None) for k in basic)
+    return (x if plain else apply(Slice(tuple(basic)), x)), tuple(rest)
 
 
 def setitem(input: Tensor, key: Any, value: Any) -> None:
@@ -240,7 +267,8 @@ def setitem(input: Tensor, key: Any, value: Any) -> None:
     if not isinstance(value, Tensor):
         value = Tensor._wrap(type_of(input).asarray(value, dtype=input._array.dtype))
     if tensors:
-        apply_(Put(parsed, False), input, value.to(input.dtype) if value.dtype is not input.dtype else value, *tensors)  # type: ignore[attr-defined]
+        view, rest = _basic_first(input, parsed, tensors)
+        apply_(Put(rest, False), view, value.to(input.dtype) if value.dtype is not input.dtype else value, *tensors)  # type: ignore[attr-defined]
         return
     target = apply(Slice(parsed), input)
     while value.ndim > target.ndim and value.shape[0] == 1:

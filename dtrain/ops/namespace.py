@@ -20,6 +20,7 @@ class TensorNamespace:
 
     add, subtract, multiply, true_divide = map(staticmethod, (elementwise.add, elementwise.sub, elementwise.mul, elementwise.div))
     power, maximum, minimum, where = map(staticmethod, (elementwise.pow, elementwise.maximum, elementwise.minimum, elementwise.where))
+    floor_divide = staticmethod(elementwise.floor_divide)
     negative, abs, sign, sqrt, square = map(staticmethod, (unary.neg, unary.abs, unary.sign, unary.sqrt, unary.square))
     exp, expm1, log, log1p = map(staticmethod, (unary.exp, unary.expm1, unary.log, unary.log1p))
     sin, cos, tan, sinh, cosh, tanh = map(staticmethod, (unary.sin, unary.cos, unary.tan, unary.sinh, unary.cosh, unary.tanh))

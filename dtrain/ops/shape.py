@@ -435,5 +435,4 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     grids = [expand(reshape(p, [n if i == d else 1 for i, n in enumerate(shape)]), shape) for d, p in enumerate(parts)]
     if swap:
         grids[0], grids[1] = grids[1], grids[0]
-        grids = [transpose(g, 0, 1) for g in grids]
     return tuple(grids)
