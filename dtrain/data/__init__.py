@@ -2,9 +2,13 @@
 
 from dtrain.data.dataset import (ChainDataset, ConcatDataset, Dataset, IterableDataset, StackDataset, Subset, TensorDataset,
                                  random_split)
+from dtrain.data.distributed import DistributedSampler
+from dtrain.data.sampler import (BatchSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler,
+                                 WeightedRandomSampler)
 from dtrain.data.shards import write_shards
 from dtrain.data.token_loader import TokenLoader
 from dtrain.data.tokens import TokenDataset
 
-__all__ = ["ChainDataset", "ConcatDataset", "Dataset", "IterableDataset", "StackDataset", "Subset", "TensorDataset",
-           "TokenDataset", "TokenLoader", "random_split", "write_shards"]
+__all__ = ["BatchSampler", "ChainDataset", "ConcatDataset", "Dataset", "DistributedSampler", "IterableDataset", "RandomSampler",
+           "Sampler", "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset", "TokenDataset",
+           "TokenLoader", "WeightedRandomSampler", "random_split", "write_shards"]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dtrain.distributed.checkpoint import Checkpointer, compare, describe, latest, load, save
+from dtrain.backend import dtypes
+from dtrain.backend import random as backend_random
+from dtrain.distributed.checkpoint import Checkpointer, compare, describe, latest, load, restore_rng_state, rng_state, save
 from dtrain.errors import ArgumentError, CheckpointError
 from tests.checkpoint.states import same, small_state
 
@@ -133,3 +135,18 @@ def test_checkpointer(tmp_path):
 def test_load_says_that_there_is_none(tmp_path):
     with pytest.raises(CheckpointError, match="there is none; check the path"):
         load(tmp_path)
+
+
+def test_random_states(tmp_path):
+    def draws():
+        return [random.random(), np.random.rand(), float(backend_random.uniform((), dtypes.float64)), float(np.random.randn())]
+
+    backend_random.manual_seed(5)
+    np.random.randn()                                      # leaves the second of a pair behind
+    save({}, tmp_path, 1, per_rank=rng_state())
+    expected = draws()
+    draws()
+    restore_rng_state(load(tmp_path).per_rank)
+    assert draws() == expected
+    with pytest.raises(CheckpointError, match="rng_state"):
+        restore_rng_state({"python": 1})

@@ -11,7 +11,7 @@ from dtrain.distributed.checkpoint.agree import place, together
 from dtrain.distributed.checkpoint.loading import Checkpoint, load
 from dtrain.distributed.checkpoint.saving import save
 from dtrain.errors import ArgumentError, CheckpointError
-from dtrain.log import logger
+from dtrain.logs import logger
 
 State = dict | Callable[[], dict]
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+import warnings
 
 import numpy as np
 
-from dtrain.errors import CheckpointError
+from dtrain.backend import random as generators
+from dtrain.backend import state
+from dtrain.errors import CheckpointError, DeviceError
 
 
 def rng_state() -> dict:
-    """The states of Python's, NumPy's and dtrain's default generators; pass it to ``save`` in ``per_rank``."""
-    from dtrain.backend import random as generators
+    """The states of Python's, NumPy's and this rank's dtrain generators; pass it to ``save`` in ``per_rank``."""
+    generators.default_generator()                                  # the CPU's exists from now on
+    own = {name: g.get_state() for name, g in state.local.rank.generators.items()}
+    return {"python": random.getstate(), "numpy": np.random.get_state(legacy=False), "dtrain": own}
 
-    return {"python": random.getstate(), "numpy": np.random.get_state(legacy=False), "dtrain": generators.get_rng_states()}
 
+def restore_rng_state(saved: dict) -> None:
+    """Put back what `rng_state` returned; CheckpointError if ``saved`` is something else.
 
-def restore_rng_state(state: dict) -> None:
-    """Put back what `rng_state` returned; CheckpointError if ``state`` is something else."""
-    try:
-        parts: list[Any] = [state["python"], state["numpy"], state["dtrain"]]
-    except (KeyError, TypeError):
-        raise CheckpointError("this is not what rng_state() returned: expected a dict with 'python', 'numpy' and 'dtrain'") from None
-    from dtrain.backend import random as generators
-
-    random.setstate(parts[0])
-    np.random.set_state(parts[1])
-    generators.set_rng_states(parts[2])
+    The generator of a device that is absent now is left out with a warning.
+    """
+    if not isinstance(saved, dict) or not {"python", "numpy", "dtrain"} <= saved.keys():
+        raise CheckpointError("this is not what rng_state() returned: expected a dict with 'python', 'numpy' and 'dtrain'")
+    random.setstate(saved["python"])
+    np.random.set_state(saved["numpy"])
+    for name, place in saved["dtrain"].items():
+        try:
+            generators.set_rng_state(place, name)
+        except DeviceError as e:
+            warnings.warn(f"the random state of {name} is not restored: {e}", stacklevel=2)
