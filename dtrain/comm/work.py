@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtrain.errors import CollectiveTimeout, DistributedError
-from dtrain.log import logger
+from dtrain.logs import logger
 
 
 class Work:

@@ -12,7 +12,7 @@ from dtrain.backend import device as devices
 from dtrain.backend import dtypes, namespace
 from dtrain.backend.state import local
 from dtrain.errors import ArgumentError, ShapeError
-from dtrain.log import warn_once
+from dtrain.logs import warn_once
 from dtrain.ops._shape import shape_args
 
 
