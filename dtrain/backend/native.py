@@ -1,0 +1,133 @@
+"""The native CPU kernels of `dtrain._native`: optional, built at install, the NumPy bodies of the operations their reference.
+
+Each function returns None, having done nothing, where the extension is absent or the arrays are not what it computes on
+(C-contiguous float32 or float64): the caller then takes its NumPy body. DTRAIN_REQUIRE_NATIVE=1 makes absence an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from dtrain import env
+from dtrain.errors import ConfigError
+from dtrain.logs import warn_once
+
+_REMEDY = "install a C++17 compiler (Debian: apt-get install g++) and install dtrain again"
+_UNTRIED = object()
+_module: Any = _UNTRIED
+_problem = ""
+_enabled = True
+
+
+def available() -> bool:
+    """Are the native kernels present? Never raises."""
+    _find()
+    return _module is not None
+
+
+def why_not() -> str:
+    """Why the native kernels are absent, and what to do; empty where they are present."""
+    _find()
+    return _problem
+
+
+def required() -> bool:
+    """Does DTRAIN_REQUIRE_NATIVE ask for an error where the kernels are absent?"""
+    return os.environ.get("DTRAIN_REQUIRE_NATIVE", "0") not in ("", "0")
+
+
+def instruction_set() -> str:
+    """What the kernels run on here: ``avx2``, ``portable``, or ``none`` where they are absent."""
+    return _module.instruction_set() if available() else "none"
+
+
+def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray | None:
+    """GELU of ``x``, in the exact (``none``) or the ``tanh`` form, as a new array; within 4 units in the last place.
+
+    None where ``x`` is not a C-contiguous float32 or float64 array or the kernels are absent. Raises ConfigError where
+    they are absent and DTRAIN_REQUIRE_NATIVE=1.
+    """
+    module = _usable()
+    if module is None or not x.flags.c_contiguous:
+        return None
+    out = np.empty_like(x)
+    return out if module.gelu_forward(x, out, approximate == "tanh") else None
+
+
+def gelu_backward(grad: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.ndarray | None:
+    """``grad`` times the derivative of `gelu` at ``x``; both of one shape and dtype, else None as in `gelu`."""
+    module = _usable()
+    if module is None or grad.shape != x.shape or not (x.flags.c_contiguous and grad.flags.c_contiguous):
+        return None
+    out = np.empty_like(x)
+    return out if module.gelu_backward(grad, x, out, approximate == "tanh") else None
+
+
+def set_num_threads(count: int) -> None:
+    """Let a kernel use ``count`` threads, the caller's included; in a forked child this ends its single-threadedness."""
+    if count < 1:
+        raise ConfigError(f"the number of threads must be at least 1, got {count}")
+    if available():
+        _module.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Threads a kernel may use; 1 where the kernels are absent."""
+    return _module.get_num_threads() if available() else 1
+
+
+def default_num_threads() -> int:
+    """DTRAIN_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use."""
+    ours = os.environ.get("DTRAIN_NUM_THREADS")
+    if ours:
+        if not ours.isdecimal() or int(ours) < 1:
+            raise ConfigError(f"DTRAIN_NUM_THREADS must be an integer of at least 1, got {ours!r}")
+        return int(ours)
+    theirs = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()      # OpenMP allows one number a nesting level
+    return int(theirs) if theirs.isdecimal() and int(theirs) > 0 else env.usable_cores()
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Inside the block every function returns None: the NumPy bodies, for comparisons."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def _usable() -> Any:
+    """The extension, or None with one line said about it; an error where it is required."""
+    if _module is _UNTRIED:
+        _find()
+    if not _enabled:
+        return None
+    if _module is None:
+        if required():
+            raise ConfigError(f"DTRAIN_REQUIRE_NATIVE=1, but {_problem}")
+        warn_once("native", f"{_problem}; until then dtrain computes in NumPy, more slowly")
+    return _module
+
+
+def _find() -> None:
+    """Load the extension, once a process."""
+    global _module, _problem
+    if _module is not _UNTRIED:
+        return
+    try:
+        module = importlib.import_module("dtrain._native")
+    except ModuleNotFoundError:
+        module, _problem = None, f"the native CPU kernels were not built; {_REMEDY}"
+    except ImportError as error:
+        module, _problem = None, f"the native CPU kernels do not load ({error}); {_REMEDY}"
+    if module is not None:
+        module.set_num_threads(default_num_threads())
+    _module = module
