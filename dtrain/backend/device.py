@@ -37,7 +37,7 @@ class device:
             made = _interned.get((kind, number))
             if made is None:
                 made = _make(cls, kind, number)
-            return _interned.setdefault((type, index), made) if isinstance(type, (str, int)) else made
+            return _interned.setdefault((type, index), made) if isinstance(type, str) else made
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a device cannot be changed; make another one: device({self.type!r}, index)")
