@@ -131,9 +131,11 @@ class ndarray:
 
     # To the host, which waits. ---------------------------------------------------------------------------------------
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
-        launch([self], (), stream, copies=True)
-        if blocking:
-            (stream or devices.get_current_stream()).synchronize()
+        stream = stream or devices.get_current_stream()
+        with self.device:  # where the default stream means this device's
+            launch([self], (), stream, copies=True)
+            if blocking:
+                stream.synchronize()
         if out is None:
             return np.array(self._a, order="C" if order == "A" and not self._a.flags.fnc else order)
         if type(out) is not np.ndarray or (out.dtype, out.shape) != (self.dtype, self.shape):

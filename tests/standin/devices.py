@@ -85,6 +85,7 @@ class Device:
 
     def synchronize(self) -> None:
         set_device_check(self.id)
+        finish(_retired[self.id])
         for timeline in list(_timelines.values()):
             if timeline.key[0] == self.id:
                 finish(timeline.snapshot())
@@ -128,7 +129,16 @@ class Timeline:
 _lock = threading.RLock()
 _finished: dict[Key, int] = {}  # work the host has waited for
 _timelines: dict[Key, Timeline] = {(d, 0): Timeline((d, 0), True) for d in range(COUNT)}
+_retired: list[dict[Key, int]] = [{} for _ in range(COUNT)]  # last work of streams that are gone
 _pointers = itertools.count(0x5000, 16)
+
+
+def retire(key: Key) -> None:
+    """A stream object is gone; its work goes on, and the device and (if blocking) the default stream still wait for it."""
+    timeline = _timelines.pop(key)
+    _retired[key[0]].update(timeline.snapshot())
+    if timeline.blocking:
+        _timelines[key[0], 0].learn(timeline.snapshot())
 
 
 def finish(snapshot: dict[Key, int]) -> None:
@@ -181,7 +191,7 @@ class Stream:
         if self.ptr > 2:
             key = (self.device_id, self.ptr)
             _timelines[key] = Timeline(key, not non_blocking)
-            weakref.finalize(self, _timelines.pop, key, None)
+            weakref.finalize(self, retire, key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
