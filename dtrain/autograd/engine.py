@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 from sys import getrefcount
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -106,14 +106,34 @@ def _seed(root: Tensor, g: Any, create: bool) -> Any:
 
 
 def run(roots: Sequence[Tensor], seeds: list, retain: bool, create: bool, wanted: list | None, accumulate: bool) -> list:
-    before = local.grad_enabled
-    local.grad_enabled = create
-    modes, local.modes = local.modes, (local.modes if create else [])
+    state = local
+    enabled, modes, outer = state.grad_enabled, state.modes, state.after_backward
+    state.grad_enabled = create
+    if not create and modes:
+        state.modes = []
+    calls = state.after_backward = [] if outer is None else outer
     try:
-        return Pass(retain, create, wanted, accumulate).run(roots, seeds)
+        found = Pass(retain, create, wanted, accumulate).run(roots, seeds)
     finally:
-        local.grad_enabled = before
-        local.modes = modes
+        state.grad_enabled, state.modes, state.after_backward = enabled, modes, outer
+    if outer is None:
+        for call in calls:
+            call()
+    return found
+
+
+def after_backward(call: Callable[[], None]) -> None:
+    """From a hook: run ``call`` once the (outermost) backward pass under way in this thread has succeeded."""
+    if local.after_backward is None:
+        raise GraphError("no backward pass is under way in this thread")
+    local.after_backward.append(call)
+
+
+def reachable_leaves(tensors: Sequence[Tensor]) -> set[Tensor]:
+    """The leaves that a backward from ``tensors`` would reach."""
+    walk = Pass(True, False, None, True)
+    walk.collect([t for t in tensors if t._rg])
+    return set(walk.due)
 
 
 class Pass:

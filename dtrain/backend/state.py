@@ -36,6 +36,7 @@ class _Local(threading.local):
         self.modes: list = []               # handlers around the dispatch point, innermost last
         self.autocast: Any = None
         self.device: Any = None             # default device of new tensors; None means the CPU
+        self.after_backward: list | None = None     # calls for the end of the backward pass under way
         self.rank = process_rank
 
 
