@@ -68,6 +68,7 @@ def test_a_copy_goes_on_alike(other):
 def test_rng_state_brings_back_numbers_masks_and_the_kept_normal():
     random.manual_seed(1)
     random.normal(1, F32)
+    random.dropout_mask(namespace.numpy, (9,), 0.5)
     place = random.get_rng_state()
     first = draw(), random.dropout_mask(namespace.numpy, (9,), 0.5).tolist()
     random.set_rng_state(place)
