@@ -6,6 +6,7 @@ namespace with the same ``FUNCTIONS`` that works on Tensors, so that one ``backw
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Callable
 
 import numpy as np
@@ -35,7 +36,7 @@ class Namespace:
         self.name = name
         self.ndarray = ndarray
         self.is_cuda = name == "cupy"
-        self.native_half = name == "cupy"
+        self.native_half = False  # CuPy's bfloat16 times a Python scalar is float32, and sums of halves round at every step
         for function in FUNCTIONS + FORWARD_ONLY:
             setattr(self, function, lookup(function))
 
@@ -95,13 +96,13 @@ def _meta_namespace() -> Namespace:
 
 
 def _cupy_namespace() -> Namespace:
-    from dtrain.backend import cuda
+    from dtrain.backend import cuda, cuda_functions
 
     cupy = cuda.cupy()
     found = by_type.get(cupy.ndarray)
     if found is None:
-        found = by_type[cupy.ndarray] = Namespace("cupy", cupy.ndarray, lambda name: getattr(cupy, name))
-        found.scatter_add = lambda target, index, values: cupy.add.at(target, index, values)  # type: ignore[method-assign]
+        found = by_type[cupy.ndarray] = Namespace("cupy", cupy.ndarray, lambda name: cuda_functions.lookup(cupy, name))
+        found.scatter_add = partial(cuda_functions.scatter_add, cupy)  # type: ignore[method-assign]
     return found
 
 

@@ -42,6 +42,7 @@ REFUSED = {
     "None operand": (lambda cp, a: a + None, TypeError, "Unsupported type"),
     "NumPy part": (lambda cp, a: cp.concatenate([a, np.ones((2, 3))]), TypeError, "cupy arrays can be joined"),
     "function of NumPy data": (lambda cp, a: cp.sum(np.ones(3)), TypeError, "takes device arrays"),
+    "NumPy operand of a function": (lambda cp, a: cp.dot(a, np.ones(3)), TypeError, "Unsupported type"),
     "NumPy index": (lambda cp, a: a[np.array([0])], TypeError, "hidden copy"),
     "float index": (lambda cp, a: a[cp.asarray([0.5])], IndexError, "integer or boolean"),
     "whole number out of range": (lambda cp, a: a[2], IndexError, "out of bounds"),
@@ -179,10 +180,15 @@ def test_writing_what_another_stream_reads(cp, a):
 
 
 def test_blocking_streams_and_the_default_stream_wait_for_each_other(cp, a):
-    with cp.cuda.Stream():
+    stream = cp.cuda.Stream()
+    with stream:
         made = a * 2
         made *= 2
-    assert float((made * 2).sum()) == 120
+    made += 0
+    with stream:
+        made *= 2
+    del stream  # what it did still comes first
+    assert float(made.sum()) == 120
 
 
 def test_synchronizing_the_device_waits_for_streams_that_are_gone(cp, a):
