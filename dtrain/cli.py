@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import dtrain
+
 # name: (module, what it does in one line). Each module has main(argv: list[str]) -> int.
 COMMANDS = {
     "run": ("dtrain.launcher.run", "start N ranks of a script, here or on several hosts"),
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0 if argv else 2
     if argv[0] in ("-V", "--version", "version"):
-        print(f"dtrain {_version()}")
+        print(f"dtrain {dtrain.__version__}")
         return 0
     if argv[0] not in COMMANDS:
         print(f"dtrain: error: unknown command {argv[0]!r}{_nearest(argv[0])}; see dtrain --help", file=sys.stderr)
@@ -33,15 +35,6 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(["usage: dtrain COMMAND ...", "", *lines, "", "dtrain COMMAND --help says more."])
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("dtrain")
-    except PackageNotFoundError:
-        return "(not installed: running from a checkout)"
 
 
 def _nearest(word: str) -> str:

@@ -14,7 +14,8 @@ SETTLE_ECHO = 0.6  # ... and after an echo: the cause itself is still on its way
 
 @dataclass(frozen=True)
 class Failure:
-    """How one rank failed. ``kind``: "raised", "exited", "killed" or "lost" (its connection closed without a word)."""
+    """How one rank failed. ``kind``: "raised", "exited", "killed", "orphaned" (mpirun's daemon above it died) or
+    "lost" (its connection closed without a word)."""
 
     rank: int
     host: str
@@ -57,6 +58,8 @@ def describe(failure: Failure) -> str:
         return f"{who} was killed by signal {failure.signal} ({signal_name(failure.signal)}){_hint(failure.signal)}"
     if failure.kind == "lost":
         return f"{who} vanished without a word: it and its parent were killed, or its host went down"
+    if failure.kind == "orphaned":
+        return f"{who} was ended because the process of mpirun above it died"
     if failure.kind == "raised" and failure.type == "KeyboardInterrupt":
         return f"{who} was interrupted (SIGINT)"
     if failure.kind == "raised":
@@ -85,6 +88,8 @@ def from_report(rank: int, host: str, pid: int, values: dict) -> Failure:
 
 def from_status(rank: int, host: str, pid: int, values: dict) -> Failure | None:
     """A Failure from how a rank's process ended; None where it ended well or because it was told to."""
+    if values.get("orphaned"):
+        return Failure(rank, host, pid, float(values["time"]), "orphaned")
     if values["signal"]:
         told = values["asked"] and values["signal"] in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
         return None if told else Failure(rank, host, pid, float(values["time"]), "killed", signal=int(values["signal"]))

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from dtrain.env import slurm_hosts, slurm_tasks_per_node
 from dtrain.errors import ConfigError
-from dtrain.launcher.spec import Host
-
-_HERE = {"localhost", "127.0.0.1", "::1"}
+from dtrain.launcher.spec import Host, Site
 
 
 def parse_hosts(text: str) -> list[tuple[str, int | None]]:
@@ -42,10 +40,16 @@ def parse_hostfile(text: str, path: str) -> list[tuple[str, int | None]]:
 
 
 def slurm_allocation(environ: Mapping[str, str]) -> list[tuple[str, int | None]]:
-    """The hosts of the allocation around a batch script or ``salloc`` shell; empty outside one, and inside a task of a step."""
+    """The hosts of the allocation around a batch script or ``salloc`` shell; empty outside one."""
     nodes = environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST")
-    if not nodes or int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    if not nodes:
         return []
+    if environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+        tasks = environ["SLURM_STEP_NUM_TASKS"]
+        raise ConfigError(
+            f"this is one of {tasks} tasks of a Slurm step, and each would start a whole job; call `dtrain run` without srun, or let"
+            " `srun python script.py` start the ranks"
+        )
     names = slurm_hosts(nodes)
     if "SLURM_TASKS_PER_NODE" not in environ or "SLURM_NTASKS" not in environ:
         return [(name, None) for name in names]
@@ -58,7 +62,7 @@ def place(
     num_ranks: int | None,
     per_node: int | None,
     num_nodes: int | None,
-    hostname: str,
+    site: Site,
 ) -> tuple[tuple[Host, ...], bool]:
     """How many ranks go where, and whether this host alone takes them all.
 
@@ -70,15 +74,15 @@ def place(
             f"--nnodes {num_nodes}, but {where}: one `dtrain run` starts all nodes; name them with --hosts a,b or"
             " --hostfile, or run inside a Slurm allocation"
         )
-    hosts = hosts[: num_nodes or None] or [(hostname, None)]
+    hosts = hosts[: num_nodes or None] or [(site.hostname, None)]
     if per_node is not None:
         total = per_node * len(hosts)
         if num_ranks not in (None, total):
-            raise ConfigError(f"-n {num_ranks} contradicts --nproc-per-node {per_node} on {len(hosts)} host(s), which is {total} ranks")
+            raise ConfigError(f"-n {num_ranks} contradicts --nproc-per-node {per_node} on {len(hosts)} nodes: that is {total} in all")
         placed = [Host(name, per_node) for name, _ in hosts]
     else:
         placed = _fill(hosts, num_ranks)
-    return tuple(placed), len(placed) == 1 and is_here(placed[0].name, hostname)
+    return tuple(placed), len(placed) == 1 and site.is_here(placed[0].name)
 
 
 def _fill(hosts: list[tuple[str, int | None]], num_ranks: int | None) -> list[Host]:
@@ -100,10 +104,6 @@ def _fill(hosts: list[tuple[str, int | None]], num_ranks: int | None) -> list[Ho
         placed.append(Host(name, min(left, count)))
         left -= placed[-1].ranks
     return [host for host in placed if host.ranks]
-
-
-def is_here(name: str, hostname: str) -> bool:
-    return name in _HERE or name == hostname or name.partition(".")[0] == hostname.partition(".")[0]
 
 
 def _without_doubles(found: list[tuple[str, int | None]], where: str) -> list[tuple[str, int | None]]:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 from dtrain.errors import LaunchError
 from dtrain.launcher import failures, output, plan, sweep, wire
@@ -23,8 +24,10 @@ from dtrain.launcher.spec import LaunchSpec, Site
 
 FAILED_GRACE = 0.7  # seconds the other ranks get after SIGTERM when one has failed
 TEARDOWN = 0.3  # seconds mpirun gets to end by itself after a failed job's ranks have ended
+TEARDOWN_WELL = 5.0  # ... and after a good job's, where remote daemons may have much to say
 DRAIN = 1.0  # seconds to read on after the last process ended
 NOISE_DELAY = 0.5  # mpirun's own words wait this long: after a failure they say less than we do
+SHOWN = 4  # ranks that failed besides the first and are named
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 _MPIRUN_SAYS = re.compile(r"process rank (\d+) with PID \d+ on node \S+ exited on\s+signal (\d+)")
@@ -41,12 +44,13 @@ class Job:
         self.processes: list[subprocess.Popen] = []
         self.failures: list[Failure] = []
         self.noise: list[tuple[float, bytes]] = []
-        self.began = time.monotonic()
+        self.began, self.began_at = time.monotonic(), time.time()
         self.stop_at = self.kill_at = self.gone_at = self.let_go_at = float("inf")
         self.stopping = False
         self.stopped_by = 0
-        base = os.environ.get("TMPDIR") or "/tmp"
-        self.work = os.path.join(base if len(base) < 40 else "/tmp", f"dtrain-{spec.run_id[-40:]}")  # socket paths are short
+        self.server = None
+        self.old_wakeup = -1
+        self.work = os.path.join(_base(), f"dtrain-{spec.run_id[-40:]}")
 
     def run(self) -> int:
         os.mkdir(self.work, 0o700)
@@ -91,7 +95,7 @@ class Job:
     def _start(self) -> None:
         spec, site = self.spec, self.site
         variables = plan.job_variables(spec, site, self.channel, self.key, free_port() if spec.local else None)
-        self.inherit = spec.size == 1 and spec.backend == "local" and not spec.log_dir
+        self.inherit = spec.size == 1 and spec.backend == "local" and not spec.log_dir and spec.to_screen(0) == 3
         variables |= {"DTRAIN_STREAMS": "inherit"} if self.inherit else self._terminal()
         settings = settings_of_site(self.mpi, site.environ) if self.mpi else ""
         environ = plan.job_environment(spec, site, variables, self.mpi, settings)
@@ -117,7 +121,7 @@ class Job:
         if not mask:
             return {}
         size = os.get_terminal_size(1 if mask & 1 else 2)
-        return {"DTRAIN_TTY": f"{mask};{size.lines};{size.columns}"}
+        return {"DTRAIN_TTY": f"{mask};{size.lines or 24};{size.columns or 80}"}  # some terminals do not know their size
 
     # ------------------------------------------------------------------------------------------------------- watching
 
@@ -174,7 +178,8 @@ class Job:
         if self._all_ranks_done() and self.let_go_at == float("inf"):
             self.let_go_at = now
             self._broadcast(wire.LEAVE)
-        if now >= self.kill_at or (now >= self.let_go_at + TEARDOWN and (self.failures or self.stopping)):
+        teardown = TEARDOWN if self.failures or self.stopping else TEARDOWN_WELL
+        if now >= min(self.kill_at, self.let_go_at + teardown):
             self._kill()
         for link in self.links:
             for source in link.sources:
@@ -184,6 +189,10 @@ class Job:
 
     def _all_ranks_done(self) -> bool:
         return len({link.rank for link in self.links if link.done and link.rank is not None}) == self.spec.size
+
+    def _ended_well(self) -> bool:
+        known = [link.status for link in self.links if link.rank is not None]
+        return self._all_ranks_done() and all(status and status["code"] == status["signal"] == 0 for status in known)
 
     def _over(self) -> bool:
         if self.gone_at == float("inf"):
@@ -225,9 +234,12 @@ class Job:
             if not link.closed:
                 link.sock.close()
                 link.finish_output()
-        self.server.close()
+        if self.server is not None:
+            self.server.close()
         self.selector.close()
         sweep.remove_folder(self.work)
+        if self.failures or self.stopping or not self._ended_well():
+            sweep.remove_segments(self.began_at)
 
     # ------------------------------------------------------------------------------------------------------- concluding
 
@@ -241,28 +253,35 @@ class Job:
             return self._conclude_stopped(cause)
         if cause is not None:
             return self._conclude_failed(cause)
-        codes = [process.returncode for process in self.processes if process.returncode]
+        # What mpirun says of itself counts only where it did not see the end of ranks that all ended well.
+        codes = [] if self._ended_well() else [process.returncode for process in self.processes if process.returncode]
         self._print_noise()
         if codes:
             code = codes[0] if codes[0] > 0 else 128 - codes[0]
-            self._say(f"the job ended with exit code {code}; no rank reported a failure of its own")
+            what = "mpirun" if self.mpi else "a rank's parent"
+            how = f"exited with code {code}" if codes[0] > 0 else f"was killed by signal {-codes[0]} ({failures.signal_name(-codes[0])})"
+            self._say(f"{what} {how}; no rank reported a failure of its own")
             return code
         return 0
 
     def _conclude_stopped(self, cause: Failure | None) -> int:
         name = signal.Signals(self.stopped_by).name
-        ended_well = self._all_ranks_done() and all(link.status and link.status["code"] == link.status["signal"] == 0 for link in self.links)
+        ended_well = self._ended_well()
         if cause is not None and cause.type != "KeyboardInterrupt":
             self._say(f"while stopping, {failures.describe(cause)}")
         self._say(f"stopped by {name}; all {self.spec.size} ranks have ended" + (" well" if ended_well else ""))
         return 0 if ended_well else 128 + self.stopped_by
 
     def _conclude_failed(self, cause: Failure) -> int:
-        for failure in sorted(self.failures, key=lambda failure: failure.time):
-            if self.spec.log_dir:
-                write_error_file(self.spec, failure)
-            if failure.rank != cause.rank:
-                self._say(f"besides, {failures.describe(failure)}")
+        # One that vanished besides was most likely ended by mpirun, which saw the first one go.
+        others = [failure for failure in self.failures if failure.rank != cause.rank and failure.kind != "lost"]
+        others.sort(key=lambda failure: failure.time)
+        for failure in (cause, *others) if self.spec.log_dir else ():
+            write_error_file(self.spec, failure)
+        for failure in others[:SHOWN]:
+            self._say(f"besides, {failures.describe(failure)}")
+        if len(others) > SHOWN:
+            self._say(f"besides, {len(others) - SHOWN} more ranks")
         if cause.traceback:
             self._write(cause.traceback)
         seconds = time.monotonic() - self.began
@@ -273,13 +292,11 @@ class Job:
         """A rank that was lost with its parent: by what signal, where the parent's own parent saw it."""
         if failure.kind != "lost":
             return failure
+        if self.spec.local:  # nothing else ends that parent without a word
+            return replace(failure, kind="killed", signal=int(signal.SIGKILL))
         said = dict(_MPIRUN_SAYS.findall(b"".join(data for _, data in self.noise).decode(errors="replace")))
         number = int(said.get(str(failure.rank), 0))
-        if not self.mpi and failure.rank < len(self.processes):
-            number = max(0, -(self.processes[failure.rank].returncode or 0))
-        if not number:
-            return failure
-        return Failure(failure.rank, failure.host, failure.pid, failure.time, "killed", signal=number)
+        return replace(failure, kind="killed", signal=number) if number else failure
 
     def _print_noise(self) -> None:
         text = b"".join(data for _, data in self.noise).decode(errors="replace")
@@ -295,3 +312,8 @@ class Job:
         self.screens[1].close()
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _base() -> str:
+    """Where the job's folder goes. Open MPI maps files in it, so memory is the place; and socket paths are short."""
+    return next(path for path in ("/dev/shm", os.environ.get("TMPDIR", "")[:40], "/tmp") if path and os.access(path, os.W_OK))

@@ -34,8 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     def flag(*names: str, **options) -> None:
-        both = [n for name in names for n in dict.fromkeys((name, "--" + name[2:].replace("-", "_") if name[:2] == "--" else name))]
-        parser.add_argument(*both, **options)
+        action = parser.add_argument(*names, **options)
+        hidden = ["--" + name[2:].replace("-", "_") for name in names if "-" in name[2:]]
+        if hidden:  # torchrun takes both spellings; the help shows one
+            options |= {"dest": action.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            parser.add_argument(*hidden, **options)
 
     flag("-n", "-np", "--num-ranks", dest="n", type=_positive, metavar="N", help="number of ranks (default 1, or the tasks of the Slurm allocation)")
     flag("--nproc-per-node", type=_per_node, metavar="K", help="ranks on each node: a number, cpu, gpu or auto")
@@ -76,7 +79,7 @@ def parse(argv: Sequence[str], site: Site) -> LaunchSpec:
     _check_target(given)
     hosts = _hosts(given, site)
     per_node = _resolve_per_node(given.nproc_per_node, site)
-    placed, local = hosting.place(hosts, given.n, per_node, _nnodes(given), site.hostname)
+    placed, local = hosting.place(hosts, given.n, per_node, _nnodes(given), site)
     address, port = _meeting_point(given)
     size = sum(host.ranks for host in placed)
     # One rank needs no mpirun, and then no MPI either.
@@ -147,7 +150,7 @@ def _check_target(given: argparse.Namespace) -> None:
 
 def _unknown(flag: str, parser: argparse.ArgumentParser) -> str:
     name = flag.partition("=")[0]
-    near = _nearest(name.replace("_", "-"), [n for action in parser._actions for n in action.option_strings])
+    near = _nearest(name.replace("_", "-"), [n for action in parser._actions for n in action.option_strings if "_" not in n])
     return f"unknown flag {name!r}" + (f"; did you mean {near!r}?" if near else "; see dtrain run --help")
 
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 
 from dtrain.env import port_for
-from dtrain.launcher.mpi import INTEL, OPEN_MPI, Mpi
+from dtrain.launcher.mpi import INTEL, MPICH, OPEN_MPI, Mpi
 from dtrain.launcher.spec import LaunchSpec, Site
 
 RANK_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rank.py")
@@ -101,10 +101,13 @@ def _open_mpi_options(spec: LaunchSpec, site: Site, mpi: Mpi, environ: Mapping[s
         options += ["--bind-to", "none"]
     if spec.local:
         options.append("--oversubscribe")
-        if work and (mpi.version or 0) >= 5:  # so that a killed mpirun leaves no files behind
+        if work and (mpi.version or 0) >= 5:  # mpirun and its ranks keep their files where the launcher removes them, come what may
             options += ["--prtemca", "prte_tmpdir_base", work]
-        # Inside an allocation of several nodes mpirun would spread; "this host" has to be said.
-        return options + (["--host", f"{spec.hosts[0].name}:{spec.size}"] if "SLURM_JOB_ID" in environ else [])
+            options += [] if "OMPI_MCA_btl_sm_backing_directory" in environ else ["--mca", "btl_sm_backing_directory", work]
+        if "SLURM_JOB_ID" in environ:  # this host alone: not spread over the allocation, nor held to its slots
+            flag = "--mca" if mpi.version == 4 else "--prtemca"
+            options += [flag, "ras", "^slurm", flag, "plm", "^slurm"]
+        return options
     options += ["--host", ",".join(f"{host.name}:{host.ranks}" for host in spec.hosts)]
     for name in carried(environ):
         options += ["-x", name]  # by name: a value on the command line would be read by anyone with ps
@@ -112,9 +115,11 @@ def _open_mpi_options(spec: LaunchSpec, site: Site, mpi: Mpi, environ: Mapping[s
 
 
 def _hydra_options(spec: LaunchSpec, site: Site, mpi: Mpi, environ: Mapping[str, str], work: str | None) -> list[str]:
+    # MPICH's own cleanup kills every rank's parent in the instant a rank dies, before any can say what happened.
+    options = ["-disable-auto-cleanup"] if mpi.vendor == MPICH else []
     if spec.local:
-        return ["-hosts", spec.hosts[0].name] if "SLURM_JOB_ID" in environ else []
-    return ["-hosts", ",".join(f"{host.name}:{host.ranks}" for host in spec.hosts)]
+        return options + (["-launcher", "fork"] if "SLURM_JOB_ID" in environ else [])
+    return options + ["-hosts", ",".join(f"{host.name}:{host.ranks}" for host in spec.hosts)]
 
 
 def carried(environ: Mapping[str, str]) -> list[str]:

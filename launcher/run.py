@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dtrain.errors import ConfigError, LaunchError
 from dtrain.launcher import plan
 from dtrain.launcher.mpi import find_mpi
-from dtrain.launcher.options import build_parser, parse
+from dtrain.launcher.options import parse
 from dtrain.launcher.spec import here
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the job that ``argv`` asks for; 2 for a command that cannot be run, else the exit code of the root cause."""
-    if not argv:
-        build_parser().print_usage(sys.stderr)
     try:
         site = here(dict(os.environ), sys.executable)
         spec = parse(argv, site)

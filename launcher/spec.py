@@ -30,6 +30,11 @@ class Site:
     executable: str = "python"
     environ: Mapping[str, str] = field(default_factory=dict)
 
+    def is_here(self, name: str) -> bool:
+        """Whether ``name`` is a name of this machine, with or without its domain; Slurm may know it by another."""
+        mine = {self.hostname, self.environ.get("SLURMD_NODENAME", self.hostname)}
+        return name in ("localhost", "127.0.0.1", "::1") or name.partition(".")[0] in {own.partition(".")[0] for own in mine}
+
 
 @dataclass(frozen=True)
 class Streams:

@@ -11,7 +11,7 @@ import sys
 import time
 
 from dtrain.env import World
-from dtrain.launcher import wire
+from dtrain.launcher import sweep, wire
 
 LEAVING = 0.5  # seconds a failed rank gets to run its atexit handlers: MPI_Finalize would wait for ever
 DRAINING = 0.2  # seconds to read on after a rank's end, where its own children still hold its streams
@@ -19,6 +19,7 @@ ABANDONED = 2.0  # seconds from SIGTERM to SIGKILL when the launcher is gone
 HELD = 10.0  # seconds a failed rank's parent waits to be told to leave: mpirun kills all when it goes
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PDEATHSIG = 1  # prctl's number for "send me this signal when my parent dies"
 _PRIVATE = ("DTRAIN_CHANNEL", "DTRAIN_CHANNEL_KEY", "DTRAIN_TTY", "DTRAIN_STREAMS", "DTRAIN_THREADS_PER_RANK")
 
 
@@ -29,11 +30,17 @@ def start(world: World, environ: dict[str, str], kind: str, target: str, args: l
     report_in, report_out = os.pipe()
     inherit = environ.get("DTRAIN_STREAMS") == "inherit"  # a job of one rank: its streams are the launcher's own
     streams = [] if inherit else [_stream(bool(mask & bit), size) for bit in (1, 2)]
-    parent = os.getpid()
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    parent, above = os.getpid(), os.getppid()
     child = os.fork()
     if child == 0:
         sock.close()
-        _become_child(parent, streams)
+        prctl(_PDEATHSIG, int(signal.SIGKILL))  # die with the parent, however it dies
+        if os.getppid() != parent:  # it died before the call
+            os._exit(1)
+        _become_child(streams)
         os.environ.clear()
         os.environ.update({name: value for name, value in environ.items() if name not in _PRIVATE})
         from dtrain.launcher import script
@@ -43,7 +50,8 @@ def start(world: World, environ: dict[str, str], kind: str, target: str, args: l
     os.close(report_out)
     for _, writer in streams:
         os.close(writer)
-    Parent(sock, child, [reader for reader, _ in streams], report_in).run(world, environ.get("DTRAIN_CHANNEL_KEY", ""))
+    prctl(_PDEATHSIG, int(signal.SIGTERM))  # mpirun's daemon on this host shall not die unnoticed either
+    Parent(sock, child, [reader for reader, _ in streams], report_in, above).run(world, environ["DTRAIN_CHANNEL"], environ.get("DTRAIN_CHANNEL_KEY", ""))
 
 
 def _terminal(environ: dict[str, str]) -> tuple[int, tuple[int, int]]:
@@ -70,15 +78,11 @@ def _stream(terminal: bool, size: tuple[int, int]) -> tuple[int, int]:
     return reader, writer
 
 
-def _become_child(parent: int, streams: list[tuple[int, int]]) -> None:
-    import ctypes
+def _become_child(streams: list[tuple[int, int]]) -> None:
     import faulthandler
 
     # A group of its own: mpirun signals the parent's group, and the parent decides what reaches the rank.
     os.setpgid(0, 0)
-    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG: die with the parent, however it dies
-    if os.getppid() != parent:  # it died before the call
-        os._exit(1)
     for (reader, writer), fd in zip(streams, (1, 2), strict=False):
         os.close(reader)
         os.dup2(writer, fd)
@@ -91,14 +95,14 @@ def _become_child(parent: int, streams: list[tuple[int, int]]) -> None:
 class Parent:
     """The loop of the process above a rank."""
 
-    def __init__(self, sock: socket.socket, child: int, streams: list[int], report: int) -> None:
-        self.sock, self.child, self.report = sock, child, report
+    def __init__(self, sock: socket.socket, child: int, streams: list[int], report: int, above: int) -> None:
+        self.sock, self.child, self.report, self.above = sock, child, report, above
         self.kinds = dict(zip(streams, (wire.STDOUT, wire.STDERR), strict=False))
         self.frames = wire.FrameReader()
         self.reported = b""
         self.asked = self.leave = False
         self.status: int | None = None
-        self.ended = 0.0
+        self.began, self.ended = time.time(), 0.0
         self.deadline: float | None = None  # when the rank is killed
         self.wake, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -120,7 +124,7 @@ class Parent:
                 except OSError:  # the folder's own descriptor
                     pass
 
-    def run(self, world: World, key: str) -> None:
+    def run(self, world: World, channel: str, key: str) -> None:
         try:
             self._introduce(world, key)
             self._watch()
@@ -130,6 +134,9 @@ class Parent:
                 self._await_leave()
         except (OSError, wire.WireError):  # the launcher is gone: nobody is left to run for
             self._abandon()
+            if channel.startswith("unix:"):
+                sweep.remove_folder(os.path.dirname(channel[5:]))
+                sweep.remove_segments(self.began)
             code = 1
         os._exit(code if code >= 0 else 128 - code)
 
@@ -219,7 +226,8 @@ class Parent:
 
     def _ending(self) -> dict:
         code = os.waitstatus_to_exitcode(self.status)  # type: ignore[arg-type]
-        return {"code": max(code, 0), "signal": max(-code, 0), "asked": self.asked, "time": self.time}
+        orphaned = os.getppid() != self.above
+        return {"code": max(code, 0), "signal": max(-code, 0), "asked": self.asked, "orphaned": orphaned, "time": self.time}
 
     def _abandon(self) -> None:
         """The launcher is gone: end the rank and what it started in its group."""

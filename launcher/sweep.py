@@ -10,6 +10,9 @@ import os
 import signal
 import time
 
+# Shared memory of MPI libraries in /dev/shm, which outlives ranks that were killed; nobody else's files are touched.
+_SEGMENTS = ("sm_segment.", "vader_segment.", "mpich_shm_", "psm2_shm", "psm3_shm")
+
 
 def processes_of(run_id: str) -> list[int]:
     """Process ids on this host whose environment carries the job's id; this process is never among them."""
@@ -40,6 +43,39 @@ def end_processes(run_id: str, seconds: float = 2.0) -> list[int]:
             break
         time.sleep(0.01)
     return left
+
+
+def remove_segments(since: float) -> None:
+    """Delete what MPI libraries of this user left in /dev/shm after ``since`` (seconds of the epoch) and no process maps any more."""
+    left = {path for path in _segments() if _made_by_me(path, since, time.time() - 0.05)}
+    if left:  # a segment younger than that may belong to a job that is just about to map it
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            left -= _mapped(pid)
+    for path in left:
+        _quietly(os.unlink, path)
+
+
+def _segments() -> list[str]:
+    try:
+        return [f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if name.startswith(_SEGMENTS)]
+    except OSError:
+        return []
+
+
+def _made_by_me(path: str, since: float, until: float) -> bool:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return False
+    return stat.st_uid == os.geteuid() and since <= stat.st_ctime <= until
+
+
+def _mapped(pid: str) -> set[str]:
+    try:
+        with open(f"/proc/{pid}/maps") as file:
+            return {line.split()[-1] for line in file if "/dev/shm/" in line}
+    except OSError:
+        return set()
 
 
 def _kill(pid: int, mark: bytes) -> None:
