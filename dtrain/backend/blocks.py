@@ -43,3 +43,29 @@ def row_blocks(xp: Any, shape: tuple[int, ...], size: int = 4 * BLOCK) -> Iterat
     step = max(1, size // max(width, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def row_max(xp: Any, x: Any, axis: int) -> Any:
+    """``max`` with keepdims. NumPy's is slow on short contiguous rows: those are folded in halves instead."""
+    if xp.name != "numpy" or axis not in (-1, x.ndim - 1) or x.shape[axis] > 512 or x.size < 4 * x.shape[axis]:
+        return xp.max(x, axis=axis, keepdims=True)
+    width = x.shape[-1]
+    while width > 1:
+        half = (width + 1) // 2
+        x = np.maximum(x[..., :half], x[..., width - half : width])
+        width = half
+    return x
+
+
+def row_sum(xp: Any, x: Any, axis: int) -> Any:
+    """``sum`` with keepdims; along short contiguous rows by einsum, which takes a third of the time."""
+    if xp.name != "numpy" or axis not in (-1, x.ndim - 1) or x.shape[axis] > 4096:
+        return xp.sum(x, axis=axis, keepdims=True)
+    return np.einsum("...i->...", x)[..., None]
+
+
+def row_dot(xp: Any, a: Any, b: Any, axis: int) -> Any:
+    """``sum(a * b)`` with keepdims, without the product in memory where that is possible."""
+    if xp.name != "numpy" or axis not in (-1, a.ndim - 1):
+        return xp.sum(a * b, axis=axis, keepdims=True)
+    return np.einsum("...i,...i->...", a, b)[..., None]
