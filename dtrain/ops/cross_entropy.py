@@ -34,7 +34,7 @@ class ClassLoss(Op):
             counts = counts * keep
         with np.errstate(invalid="ignore", divide="ignore"):
             values, normal = self.values(xp, x, xp.expand_dims(index, 1), keep, counts, weight)
-            total = index.size if counts is None else xp.sum(counts, dtype=x.dtype)
+            total = index.size if counts is None else xp.sum(xp.cast(counts, x.dtype))
             self.saved = (x, weight, (normal, index, keep, counts, total))
             if self.reduction == "none":
                 return values
