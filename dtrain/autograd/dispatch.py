@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dtrain.autograd import views
-from dtrain.autograd.op import Op, next_order
+from dtrain.autograd.op import Op, _order
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import cuda_guard, dtypes, namespace, promotion
 from dtrain.backend.state import local
@@ -19,6 +19,7 @@ from dtrain.errors import DeviceError, DtrainError, DtypeError, GraphError, Inde
 
 _F32 = np.dtype(np.float32)
 _by_type = namespace.by_type
+_new = object.__new__
 
 
 def apply(op: Op, *inputs: Any) -> Any:
@@ -41,6 +42,7 @@ def through_modes(op: Op, inputs: tuple) -> Any:
 
 
 def run(op: Op, inputs: tuple) -> Any:
+    # Every tensor operation of every program passes here: written for few calls rather than few lines.
     arrays = []
     wants = False
     plain = True
@@ -58,16 +60,26 @@ def run(op: Op, inputs: tuple) -> Any:
         inputs, arrays, half = prepare(op, inputs, arrays)
         if half is not None:
             return cast_back(run(op, inputs), half)
-    first = arrays[0]
-    xp = _by_type.get(first.__class__) or namespace_of(arrays)
-    out = forward(op, xp, arrays)
+    xp = _by_type.get(arrays[0].__class__) or namespace_of(arrays)
+    try:
+        if xp.is_cuda or op.kernels:
+            out = _forward(op, xp, arrays)
+        else:
+            out = op.forward(xp, *arrays)
+    except DtrainError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:
+        raise explain(op, xp, arrays, error) from error
     if out.__class__ is tuple:
-        outs = tuple([Tensor._wrap(a) for a in out])
-        if wants and op.differentiable and local.grad_enabled:
-            record(op, inputs, arrays, outs)
-            op.outputs = tuple([(t._array.shape, t._array.dtype, xp) for t in outs])
-        return outs
-    tensor = Tensor._wrap(out)
+        return _several(op, xp, inputs, arrays, out, wants)
+    if out.__class__ is not xp.ndarray and isinstance(out, (np.generic, float, int)):
+        out = _as_array(op, xp, out)
+    tensor = _new(Tensor)
+    tensor._array = out
+    tensor._vc = [0]
+    tensor._rg = False
+    tensor._grad = tensor._node = tensor._base = tensor._chain = tensor._more = None
+    tensor._port = tensor._seen = 0
     if wants and op.differentiable and local.grad_enabled:
         record(op, inputs, arrays, (tensor,))
     if op.is_view:
@@ -75,30 +87,41 @@ def run(op: Op, inputs: tuple) -> Any:
     return tensor
 
 
+def _several(op: Op, xp: Any, inputs: tuple, arrays: list, out: tuple, wants: bool) -> tuple:
+    """The outputs of an operation with several, as Tensors; integer ones stay outside the graph."""
+    outs = tuple([Tensor._wrap(a) for a in out])
+    if wants and op.differentiable and local.grad_enabled:
+        record(op, inputs, arrays, outs)
+        op.outputs = tuple([(t._array.shape, t._array.dtype, xp) for t in outs])
+        for t in outs:
+            if t._array.dtype.kind not in "fcV":  # V: bfloat16
+                t._node, t._port, t._rg = None, 0, False
+    return outs
+
+
 def forward(op: Op, xp: Any, arrays: list) -> Any:
-    """``op.forward`` on raw arrays, through a fused kernel where there is one, on the right device, errors explained."""
+    """``op.forward`` on raw arrays, errors explained; the result an array or a tuple of arrays."""
     try:
-        if xp.is_cuda:
-            with cuda_guard(arrays):
-                return _forward(op, xp, arrays)
-        return _forward(op, xp, arrays)
+        out = _forward(op, xp, arrays)
     except DtrainError:
         raise
     except (ValueError, TypeError, IndexError) as error:
         raise explain(op, xp, arrays, error) from error
+    return _as_array(op, xp, out) if isinstance(out, (np.generic, float, int)) else out
 
 
 def _forward(op: Op, xp: Any, arrays: list) -> Any:
-    out = None
-    if op.kernels:
-        kernel = op.kernels.get(xp.name)
-        if kernel is not None:
-            out = kernel(op, xp, *arrays)
-    if out is None:
-        out = op.forward(xp, *arrays)
-    if out.__class__ is xp.ndarray or out.__class__ is tuple:
-        return out
-    return _as_array(op, xp, out) if isinstance(out, (np.generic, float, int)) else out
+    """``op.forward`` through a fused kernel where there is one, on the right device."""
+    if xp.is_cuda:
+        with cuda_guard(arrays):
+            return _kernel_or_body(op, xp, arrays)
+    return _kernel_or_body(op, xp, arrays)
+
+
+def _kernel_or_body(op: Op, xp: Any, arrays: list) -> Any:
+    kernel = op.kernels.get(xp.name) if op.kernels else None
+    out = kernel(op, xp, *arrays) if kernel is not None else None
+    return op.forward(xp, *arrays) if out is None else out
 
 
 def _as_array(op: Op, xp: Any, out: Any) -> Any:
@@ -111,9 +134,9 @@ def _as_array(op: Op, xp: Any, out: Any) -> Any:
 
 def record(op: Op, inputs: tuple, arrays: list, outs: tuple) -> None:
     """Make ``op`` the node that leads from ``outs`` back to the inputs that need a gradient."""
-    edges = []
+    edges: list[Any] = []
     ports = None
-    for i, x in enumerate(inputs):
+    for x in inputs:
         if isinstance(x, Tensor) and x._rg:
             if x._base is not None:
                 views.refresh(x)
@@ -121,42 +144,50 @@ def record(op: Op, inputs: tuple, arrays: list, outs: tuple) -> None:
             if node is None:
                 edges.append(x)
             else:
-                edges.append(node)
                 if x._port:
                     ports = ports or [0] * len(inputs)
-                    ports[i] = x._port
+                    ports[len(edges)] = x._port
+                edges.append(node)
         else:
             edges.append(None)
     op.edges = edges
-    op.ports = ports
-    op.order = next_order()
-    saved = op.saved
-    if saved:
-        mark(op, saved, inputs, arrays, outs)
-    for port, out in enumerate(outs):
+    if ports is not None:
+        op.ports = ports
+    op.order = next(_order)
+    if op.saved:
+        mark(op, inputs, arrays, outs)
+    port = 0
+    for out in outs:
         out._node = op
         out._port = port
-        out._rg = out._array.dtype.kind in "fcV"  # V: bfloat16
+        out._rg = True
+        port += 1
 
 
-def mark(op: Op, saved: tuple, inputs: tuple, arrays: list, outs: tuple) -> None:
+def mark(op: Op, inputs: tuple, arrays: list, outs: tuple) -> None:
     """Note which saved values are inputs or outputs, and at which version."""
     marks = []
     versions = []
-    for value in saved:
-        found = None
-        owner = None
-        for i, array in enumerate(arrays):
+    for value in op.saved:
+        found = version = None
+        i = 0
+        for array in arrays:
             if array is value and isinstance(inputs[i], Tensor):
-                found, owner = i, inputs[i]
+                found = i
+                counter = inputs[i]._vc
+                version = (counter, counter[0])
                 break
+            i += 1
         else:
-            for port, out in enumerate(outs):
+            port = -1
+            for out in outs:
                 if out._array is value:
-                    found, owner = -1 - port, out
+                    found = port
+                    version = (out._vc, out._vc[0])
                     break
+                port -= 1
         marks.append(found)
-        versions.append(None if owner is None else (owner._vc, owner._vc[0]))
+        versions.append(version)
     op.marks = marks
     op.versions = versions
 
@@ -304,6 +335,8 @@ class Cast(Op):
 
     def __init__(self, dtype: Any) -> None:
         self.to = dtype
+        if dtype.kind not in "fcV":
+            self.differentiable = False  # type: ignore[misc]
 
     def forward(self, xp: Any, x: Any) -> Any:
         self.source = x.dtype

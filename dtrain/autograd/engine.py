@@ -21,6 +21,7 @@ from dtrain.backend.state import local
 from dtrain.errors import DtypeError, GraphError, ShapeError
 
 _by_order = attrgetter("order")
+_by_type = namespace.by_type
 tensor_namespace: Any = None  # set by ops: the namespace of Tensor operations, for graphs of the backward
 
 
@@ -155,7 +156,7 @@ class Pass:
         if captures is not None:
             nodes = self._needed(nodes, captures, roots)
         for root, seed in zip(roots, seeds):
-            self.send(root.grad_fn or root, root._port, seed, True)
+            self.send(root.grad_fn or root, root._port, seed)
         for node in nodes:
             self.step(node, captures)
         return self._results(captures) if captures is not None else []
@@ -193,16 +194,24 @@ class Pass:
             g = self._hooked(node, g)
         if captures is not None and node in captures:
             self._capture(node, g, captures[node])
-            if not captures[node].get("through", True):
+            if not captures[node]["through"]:
                 return
         grads = self.differentiate(node, g)
-        ports = node.ports
-        edges = node.edges
         if grads.__class__ is not tuple:
             grads = (grads,)
-        for i, edge in enumerate(edges):
+        ports = node.ports
+        buffers = self.buffers
+        i = 0
+        for edge in node.edges:
             if edge is not None:
-                self.send(edge, ports[i] if ports is not None else 0, grads[i], False)
+                if not isinstance(edge, Op):
+                    self._to_leaf(edge, grads[i])
+                elif ports is not None or edge.num_outputs != 1:
+                    self.send(edge, ports[i] if ports is not None else 0, grads[i])
+                elif grads[i] is not None:
+                    have = buffers.get(edge)
+                    buffers[edge] = grads[i] if have is None else have + grads[i]
+            i += 1
         if not self.retain:
             node.release()
 
@@ -210,16 +219,19 @@ class Pass:
         if node.num_outputs != 1:
             g = self._filled(node, g)
             first = next(x for x in g if x is not None)
-            grads: Any = g
-        else:
-            if isinstance(g, np.generic):  # NumPy's arithmetic on 0-dim arrays
-                g = np.asarray(g)
-            first, grads = g, (g,)
-        xp = tensor_namespace if self.create else namespace.of(first)
+            xp = tensor_namespace if self.create else namespace.of(first)
+            with cuda_guard([first] if xp.is_cuda else []):
+                return node.backward(xp, *g)
+        if self.create:
+            return node.backward(tensor_namespace, g)
+        xp = _by_type.get(g.__class__)
+        if xp is None:  # a first CuPy array, or a scalar of NumPy's arithmetic on 0-dim arrays
+            g = np.asarray(g) if isinstance(g, np.generic) else g
+            xp = namespace.of(g)
         if xp.is_cuda:
-            with cuda_guard([first]):
-                return node.backward(xp, *grads)
-        return node.backward(xp, *grads)
+            with cuda_guard([g]):
+                return node.backward(xp, g)
+        return node.backward(xp, g)
 
     def _filled(self, node: Op, gs: list) -> list:
         """Zeros for outputs no gradient came to."""
@@ -231,10 +243,10 @@ class Pass:
                 out[port] = Tensor._wrap(zeros) if self.create else zeros
         return out
 
-    def send(self, edge: Any, port: int, g: Any, root: bool) -> None:
+    def send(self, edge: Any, port: int, g: Any) -> None:
         """A gradient arrives at a node or a leaf."""
         if not isinstance(edge, Op):
-            self._to_leaf(edge, g, root)
+            self._to_leaf(edge, g)
             return
         if g is None:
             return
@@ -248,27 +260,26 @@ class Pass:
             slots = buffers[edge] = [None] * len(edge.outputs)
         slots[port] = g if slots[port] is None else slots[port] + g
 
-    def _to_leaf(self, leaf: Tensor, g: Any, root: bool) -> None:
-        sums = self.sums
+    def _to_leaf(self, leaf: Tensor, g: Any) -> None:
         left = self.due[leaf] - 1
         self.due[leaf] = left
-        if left:
-            if g is not None:
-                have = sums.get(leaf)
-                sums[leaf] = g if have is None else have + g
-            return
-        have = sums.pop(leaf, None)
+        have = self.sums.pop(leaf, None) if self.sums else None
+        fresh = have is not None and g is not None
         if have is not None:
-            self.finish(leaf, have if g is None else have + g, True)
-        elif g is not None:
-            # A fresh array is referenced by the tuple of gradients, by two frames and by the call: others must be copied.
-            self.finish(leaf, g, not root and getrefcount(g) <= 5 and getattr(g, "base", None) is None)
+            g = have if g is None else have + g
+        if g is None:
+            return
+        if left:
+            self.sums[leaf] = g
+        else:
+            # A fresh array is referenced by the tuple of gradients, two frames and the count itself: others are copied.
+            self.finish(leaf, g, fresh or (getrefcount(g) <= 4 and getattr(g, "base", None) is None))
 
     def _skip(self, node: Op) -> None:
         """No gradient came to this node: what it owes to leaves will not come either."""
         for edge in node.edges:
             if edge is not None and not isinstance(edge, Op):
-                self._to_leaf(edge, None, False)
+                self._to_leaf(edge, None)
 
     def finish(self, leaf: Tensor, g: Any, own: bool) -> None:
         """All of a leaf's gradient is here: hooks, then ``.grad``, then the hooks that wait for it."""

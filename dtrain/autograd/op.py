@@ -85,8 +85,6 @@ class Op:
 _GRAPH_FIELDS = frozenset("saved edges ports marks versions hooks outputs order freed site".split())
 
 
-def next_order() -> int:
-    return next(_order)
 
 
 def _shapes(op: Op) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dtrain.autograd.op import Op, next_order
+from dtrain.autograd.op import Op, _order
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend.state import local
 from dtrain.errors import GraphError
@@ -63,7 +63,7 @@ def rebase(target: Tensor, value: Tensor) -> None:
     node = WriteRegion(target._chain, base._array.shape)
     node.edges = [base._node if base._rg else None, value._node if value._rg else None]
     node.ports = [base._port, value._port]
-    node.order = next_order()
+    node.order = next(_order)
     base._node, base._port, base._rg = node, 0, True
     target._seen = -1
     target._rg = True
@@ -80,7 +80,7 @@ def refresh(view: Tensor) -> None:
     edge, port = base._node, base._port
     for op in view._chain:
         node = op.fresh()
-        node.edges, node.ports, node.order = [edge], [port] if port else None, next_order()
+        node.edges, node.ports, node.order = [edge], [port] if port else None, next(_order)
         edge, port = node, 0
     view._node, view._port, view._rg = edge, 0, True
 

@@ -11,6 +11,8 @@ from typing import Any, Callable
 
 import numpy as np
 
+from dtrain.backend import fast_numpy
+
 FUNCTIONS: tuple[str, ...] = tuple(
     """abs add arccos arcsin arctan broadcast_to clip concatenate cos cosh cumsum exp expand_dims
     expm1 flip floor_divide log log1p matmul maximum mean minimum moveaxis multiply negative power reshape
@@ -60,7 +62,7 @@ class Namespace:
         return f"<namespace {self.name}>"
 
 
-numpy = Namespace("numpy", np.ndarray, lambda name: getattr(np, name))
+numpy = Namespace("numpy", np.ndarray, lambda name: fast_numpy.OVERRIDES.get(name) or getattr(np, name))
 by_type: dict[type, Namespace] = {np.ndarray: numpy}
 
 

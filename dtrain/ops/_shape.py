@@ -44,7 +44,7 @@ def shape_args(args: tuple) -> tuple[int, ...]:
 
 def expand_reduced(xp: Any, g: Any, shape: Sequence[int], axis: tuple[int, ...] | None, keepdims: bool) -> Any:
     """A reduction's gradient, broadcast back to the input's shape."""
-    if not keepdims:
-        kept = [1 if axis is None or i in axis else n for i, n in enumerate(shape)]
+    if not keepdims and axis is not None:
+        kept = [1 if i in axis else n for i, n in enumerate(shape)]
         g = xp.reshape(g, tuple(kept))
     return xp.broadcast_to(g, tuple(shape))

@@ -15,14 +15,28 @@ class Binary(Op):
 
     promotes = True
 
-    def note(self, a: Any, b: Any) -> None:
-        """Remember the shapes the gradients are summed back to."""
-        self.shape_a = getattr(a, "shape", ())
-        self.shape_b = getattr(b, "shape", ())
+    shape_a: Any = None  # the operands' shapes where they were broadcast, for the way back
+    shape_b: Any = None
+
+    def note(self, a: Any, b: Any, y: Any) -> Any:
+        """Remember the shapes of operands that were broadcast to the shape of ``y``; returns ``y``."""
+        shape = y.shape
+        if a.__class__ is not b.__class__ or a.shape != b.shape:
+            self.shape_a = getattr(a, "shape", shape)
+            self.shape_b = getattr(b, "shape", shape)
+        return y
 
     def backward(self, xp: Any, g: Any) -> tuple:
-        ga = unbroadcast(xp, self.grad_a(xp, g), self.shape_a) if self.edges[0] is not None else None
-        gb = unbroadcast(xp, self.grad_b(xp, g), self.shape_b) if self.edges[1] is not None else None
+        edges = self.edges
+        ga = gb = None
+        if edges[0] is not None:
+            ga = self.grad_a(xp, g)
+            if self.shape_a is not None:
+                ga = unbroadcast(xp, ga, self.shape_a)
+        if edges[1] is not None:
+            gb = self.grad_b(xp, g)
+            if self.shape_b is not None:
+                gb = unbroadcast(xp, gb, self.shape_b)
         return ga, gb
 
     def grad_a(self, xp: Any, g: Any) -> Any:
@@ -36,16 +50,14 @@ class Add(Binary):
     """y = a + b."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
-        return a + b
+        return self.note(a, b, a + b)
 
 
 class Sub(Binary):
     """y = a - b."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
-        return xp.subtract(a, b)
+        return self.note(a, b, xp.subtract(a, b))
 
     def grad_b(self, xp: Any, g: Any) -> Any:
         return -g
@@ -55,9 +67,8 @@ class Mul(Binary):
     """y = a * b."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
         self.saved = (a, b)
-        return a * b
+        return self.note(a, b, a * b)
 
     def grad_a(self, xp: Any, g: Any) -> Any:
         return g * self.unpack(xp)[1]
@@ -72,9 +83,8 @@ class Div(Binary):
     floats = True
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
         self.saved = (a, b)
-        return xp.true_divide(a, b)
+        return self.note(a, b, xp.true_divide(a, b))
 
     def grad_a(self, xp: Any, g: Any) -> Any:
         return g / self.unpack(xp)[1]
@@ -88,10 +98,9 @@ class Pow(Binary):
     """y = a ** b, for tensors and numbers on either side."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
         y = a * a if b.__class__ is int and b == 2 else xp.power(a, b)
         self.saved = (a, b, y)
-        return y
+        return self.note(a, b, y)
 
     def grad_a(self, xp: Any, g: Any) -> Any:
         a, b, _ = self.unpack(xp)
@@ -112,9 +121,8 @@ class Extreme(Binary):
     """Base of maximum and minimum: the gradient goes to the chosen side, half each on ties."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
         self.saved = (a, b)
-        return getattr(xp, self.function)(a, b)
+        return self.note(a, b, getattr(xp, self.function)(a, b))
 
     def share(self, xp: Any, mine: Any, other: Any, dtype: Any) -> Any:
         mine, other = xp.constant(mine), xp.constant(other)
@@ -198,9 +206,8 @@ class Remainder(Binary):
     """y = a mod b with the sign of b; the gradient to b is minus the floored quotient."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
         self.saved = (a, b)
-        return xp.remainder(a, b)
+        return self.note(a, b, xp.remainder(a, b))
 
     def grad_b(self, xp: Any, g: Any) -> Any:
         a, b = self.unpack(xp)
@@ -211,8 +218,7 @@ class FloorDivide(Binary):
     """y = a / b rounded towards minus infinity; flat everywhere, so its gradient is 0."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
-        self.note(a, b)
-        return xp.floor_divide(a, b)
+        return self.note(a, b, xp.floor_divide(a, b))
 
     def grad_a(self, xp: Any, g: Any) -> Any:
         return xp.zeros_like(g)

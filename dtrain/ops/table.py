@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from dtrain.autograd.dispatch import apply_
+from dtrain.autograd.dispatch import apply
 from dtrain.autograd.tensor import Tensor
 from dtrain.ops import convert, creation, elementwise, index, matmul, random, reduce, shape, unary
 
@@ -46,14 +46,14 @@ ALIASES = {
     "swapdims": "transpose", "moveaxis": "movedim", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "concat": "cat", "concatenate": "cat",
 }  # fmt: skip
 OPERATORS: dict[str, Callable] = {
-    "__add__": elementwise.add,
-    "__radd__": elementwise.add,
-    "__sub__": elementwise.sub,
-    "__rsub__": lambda a, b: elementwise.sub(b, a),
-    "__mul__": elementwise.mul,
-    "__rmul__": elementwise.mul,
-    "__truediv__": elementwise.div,
-    "__rtruediv__": lambda a, b: elementwise.div(b, a),
+    "__add__": lambda a, b: apply(elementwise.Add(), a, b),
+    "__radd__": lambda a, b: apply(elementwise.Add(), a, b),
+    "__sub__": lambda a, b: apply(elementwise.Sub(), a, b),
+    "__rsub__": lambda a, b: apply(elementwise.Sub(), b, a),
+    "__mul__": lambda a, b: apply(elementwise.Mul(), a, b),
+    "__rmul__": lambda a, b: apply(elementwise.Mul(), a, b),
+    "__truediv__": lambda a, b: apply(elementwise.Div(), a, b),
+    "__rtruediv__": lambda a, b: apply(elementwise.Div(), b, a),
     "__floordiv__": elementwise.floor_divide,
     "__rfloordiv__": lambda a, b: elementwise.floor_divide(b, a),
     "__mod__": elementwise.remainder,
