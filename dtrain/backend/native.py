@@ -26,7 +26,7 @@ _enabled = True
 
 
 def available() -> bool:
-    """Are the native kernels present? Never raises."""
+    """Are the native kernels present?"""
     _find()
     return _module is not None
 
@@ -48,7 +48,7 @@ def instruction_set() -> str:
 
 
 def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray | None:
-    """GELU of ``x``, in the exact (``none``) or the ``tanh`` form, as a new array; within 4 units in the last place.
+    """GELU of ``x``, in the exact (``none``) or the ``tanh`` form, as a new array, within 5 units in the last place.
 
     None where ``x`` is not a C-contiguous float32 or float64 array or the kernels are absent. Raises ConfigError where
     they are absent and DTRAIN_REQUIRE_NATIVE=1.
