@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.standin.array import ndarray
 from tests.standin.devices import launch
 
 MAX_THREADS = 1024
+_launches = itertools.count()
 
 
 class RawKernel:
@@ -32,7 +34,9 @@ class RawKernel:
     def _run(self, grid: tuple, block: tuple, args: list[Any], shared_mem: int) -> None:
         from tests.kernels import shim_build
 
-        shim_build.run_kernel(self.code, self.name, grid, block, args, shared_mem=shared_mem)
+        seed = next(_launches)  # another order of blocks and threads each time, as a GPU has
+        order = shim_build.ORDERS[seed % len(shim_build.ORDERS)]
+        shim_build.run_kernel(self.code, self.name, grid, block, args, order=order, seed=seed, shared_mem=shared_mem)
 
 
 def _argument(value: Any) -> Any:

@@ -14,17 +14,6 @@ from tests.standin.devices import OrderError
 BF16 = ml_dtypes.bfloat16
 
 
-@pytest.fixture(scope="module")
-def cp():
-    """The stand-in, beside a real CuPy if need be."""
-    import sys
-
-    loaded = sys.modules.get("cupy")
-    if isinstance(loaded, standin.Module):
-        return loaded
-    pytest.skip("tests of the stand-in run where there is no real GPU")
-
-
 @pytest.fixture
 def a(cp):
     return cp.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
