@@ -68,7 +68,7 @@ def _integers(kind: str, args: tuple, dtype: Any, device: Any, generator: Any) -
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """Normal numbers; ``mean`` and ``std`` are numbers (with ``size``) or tensors that broadcast."""
     if size is not None:
-        return randn(size, generator=generator, dtype=dtype, device=device) * std + mean
+        return _draw("normal", shape_args((size,)), dtype, device, generator, False, mean, std)
     like = mean if isinstance(mean, Tensor) else std
     if not isinstance(like, Tensor):
         raise ArgumentError("normal expects a tensor for mean or std, or a size")
@@ -105,10 +105,10 @@ def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
     """Fill with 1 at probability ``p`` (a number or a tensor), else 0."""
-    from dtrain.ops.creation import full_like
-
-    chances = p if isinstance(p, Tensor) else full_like(input, p, dtype=input.dtype if input.is_floating_point() else dtypes.float32)
-    return input.copy_(bernoulli(chances, generator=generator))  # type: ignore[attr-defined]
+    if isinstance(p, Tensor):
+        return input.copy_(bernoulli(p, generator=generator))  # type: ignore[attr-defined]
+    source = generator if generator is not None else rng.default_generator(input.device)
+    return input.copy_(Tensor._wrap(rng.bernoulli(p, source, tuple(input.shape))))  # type: ignore[attr-defined]
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
