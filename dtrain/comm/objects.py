@@ -93,4 +93,4 @@ class Objects:
 def _table(part: np.ndarray) -> np.ndarray:
     """The lengths at the head of a payload: all bytes, then each rank's."""
     count = int(part[:8].view(np.int64)[0])
-    return part[8:8 + 8 * count].view(np.int64)
+    return part[8:8 + 8 * count].view(np.int64).copy()      # the payload lives until the next round only

@@ -137,12 +137,12 @@ class MpiTransport(Transport):
     def subgroup(self, ranks: Sequence[int], name: str, swap: Callable[[Any], list[Any]],
                  timeout: float) -> Transport | None:
         """Memory where the members share a node, else a communicator; every rank makes both calls."""
-        nodes = [self.nodes[r] for r in ranks]
+        member, nodes = self.rank in ranks, [self.nodes[r] for r in ranks]
         inside = len(ranks) == 1 or (self._memory and len(set(nodes)) == 1)
         memory = subgroup_in_memory(self, ranks if inside else [], name, swap, timeout)
-        color = ranks[0] if ranks and not inside else self.MPI.UNDEFINED
-        comm = self.comm.Split(color, list(ranks).index(self.rank) if self.rank in ranks else 0)
-        if self.rank not in ranks or inside:
+        joins = member and not inside
+        comm = self.comm.Split(ranks[0] if joins else self.MPI.UNDEFINED, list(ranks).index(self.rank) if joins else 0)
+        if not joins:
             return memory
         return MpiTransport(self.MPI, comm, tuple(self.ranks[r] for r in ranks), nodes, name, timeout, self._limit, self._memory)
 

@@ -1,7 +1,8 @@
 """Point to point through MPI: a header on one communicator, the bytes on another.
 
 A receiver learns of dtype and count before it takes the bytes, and asks for bytes in the order of the headers, so that
-those of two messages cannot be mixed up.
+those of two messages cannot be mixed up. MPI moves bytes while ranks are in calls: a send may be done only when its
+receiver next calls anything.
 """
 
 from __future__ import annotations
