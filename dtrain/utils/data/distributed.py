@@ -1,0 +1,3 @@
+"""`torch.utils.data.distributed`'s module path."""
+
+from dtrain.data import (DistributedSampler)  # noqa: F401
