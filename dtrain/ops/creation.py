@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dtrain.autograd.dispatch import announce
 from dtrain.autograd.tensor import Tensor, as_array
 from dtrain.backend import device as devices
 from dtrain.backend import dtypes, namespace
@@ -69,7 +70,8 @@ def _made(function: str, device: Any, dtype: Any, requires_grad: bool, *args: An
     kind = (dtypes.as_dtype(dtype) if dtype is not None else dtypes.get_default_dtype()).np
     with devices.scope(place):
         array = getattr(xp, function)(*args, dtype=kind)
-    return _finish(Tensor._wrap(array), requires_grad)
+    out = _finish(Tensor._wrap(array), requires_grad)
+    return announce(function, out, args=args) if local.modes else out
 
 
 def _sized(size: tuple) -> tuple[int, ...]:
@@ -169,7 +171,8 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
             array = xp.arange(start, end, step, dtype=np.int64).astype(kind.np)
         else:
             array = (xp.arange(0, count, 1, dtype=np.float64) * step + start).astype(kind.np)
-    return _finish(Tensor._wrap(array), requires_grad)
+    out = _finish(Tensor._wrap(array), requires_grad)
+    return announce("arange", out, args=(start, end, step)) if local.modes else out
 
 
 def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
