@@ -51,7 +51,7 @@ def install() -> ModuleType:
 
 def build() -> dict[str, dict[str, Any]]:
     """Contents of each module by name."""
-    from tests.standin import array, devices, functions, memory, random, raw, runtime, surface, ufuncs
+    from tests.standin import array, devices, draws, functions, memory, raw, runtime, surface, ufuncs
 
     linalg = {n: functions.delegated(np.linalg, "cupy.linalg", n) for n in ("norm", "inv", "det", "slogdet", "solve", "cholesky", "qr", "svd", "eigh")}
     modules = {
@@ -68,7 +68,7 @@ def build() -> dict[str, dict[str, Any]]:
         "cupy.cuda.nvrtc": {"getVersion": lambda: (12, 9)},
         "cupy.cuda.device": {"get_cublas_handle": lambda: 1},
         "cupy.cuda.cublas": {"create": lambda: 1},
-        "cupy.random": random.CONTENTS,
+        "cupy.random": draws.CONTENTS,
         "cupy.linalg": linalg,
         "cupyx": {"scatter_add": lambda a, slices, value: a._scatter_op(slices, value, "add"),
                   "rsqrt": lambda x: 1 / functions.FUNCTIONS["asarray"](ufuncs.by_name["sqrt"](x))},

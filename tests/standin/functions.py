@@ -153,21 +153,12 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
         raise ValueError("Must provide both 'x' and 'y' or neither.")
     if not isinstance(condition, ndarray):
         raise AttributeError(f"{type(condition).__name__!r} object has no attribute 'astype'")
-    (x, xs), (y, ys) = ufuncs.operand(x), ufuncs.operand(y)
-    dtype = _where_dtype(x, y)
-    with np.errstate(all="ignore"):
-        return deliver(np.where(condition._a.astype(bool), x, y).astype(dtype), [condition, *xs, *ys])
-
-
-def _where_dtype(x: Any, y: Any) -> np.dtype:
-    """CuPy's where has no bfloat16 loop: it computes and returns float32."""
-    found = np.result_type(x, y)
-    return np.dtype(np.float32) if found == BF16 else found
+    return ufuncs.where(condition.astype(bool, copy=False), x, y)
 
 
 def _triangle(compute: Callable[..., np.ndarray]) -> Callable[..., Any]:
     """tril and triu are made with where, hence bfloat16 becomes float32."""
-    return lambda m, k=0: deliver(compute(m._a, k).astype(_where_dtype(m._a, m._a)), [m])
+    return lambda m, k=0: deliver(compute(m._a, k).astype(np.float32 if m.dtype == BF16 else m.dtype), [m])
 
 
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
@@ -198,13 +189,11 @@ def put_along_axis(arr: Any, indices: Any, values: Any, axis: Any) -> None:
 def clip(a: Any, a_min: Any, a_max: Any, out: Any = None) -> Any:
     if a_min is None and a_max is None:
         raise ValueError("array_clip: must set either max or min")
-    low = a if a_min is None else ufuncs.by_name["maximum"](a, a_min)
-    result = low if a_max is None else ufuncs.by_name["minimum"](low, a_max)
-    result = result if result.dtype == a.dtype or isinstance(a_min, ndarray) or isinstance(a_max, ndarray) else result.astype(a.dtype)
-    if out is None:
-        return result
-    out[...] = result
-    return out
+    if a.dtype.kind == "f":
+        ends = a.dtype.type("-inf"), a.dtype.type("inf")
+    else:  # booleans and bfloat16 have no end to put in, and None is refused
+        ends = (np.iinfo(a.dtype).min, np.iinfo(a.dtype).max) if a.dtype.kind in "iu" else (None, None)
+    return ufuncs.clip(a, ends[0] if a_min is None else a_min, ends[1] if a_max is None else a_max, out=out)
 
 
 def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -> None:

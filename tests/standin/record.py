@@ -1,6 +1,6 @@
 """Write ``surface.json``: what the installed CuPy has, by name, with parameters and ufunc loops.
 
-    python tests/standin/record.py            # after installing the CuPy the stand-in shall imitate
+    python -m tests.standin.record            # after installing the CuPy the stand-in shall imitate
 
 The stand-in exposes a name only if it is in that file, so that it never has more than CuPy.
 """
@@ -47,7 +47,16 @@ def surface() -> dict[str, Any]:
             if path in CLASSES or not name.startswith("_"):
                 found = getattr(holder, name, None)
                 out[path][name] = parameters(found)
+    out["loops"] = {name: list(ufunc.types) for name, ufunc in inner_ufuncs().items()}
     return out
+
+
+def inner_ufuncs() -> dict[str, Any]:
+    """Functions of CuPy that are a ufunc inside, whose loops decide their result's dtype."""
+    from cupy._core._routines_math import _clip
+    from cupy._sorting.search import _where_ufunc
+
+    return {"clip": _clip, "where": _where_ufunc}
 
 
 def resolve(path: str) -> Any:

@@ -19,12 +19,18 @@ def has(path: str, name: str) -> bool:
     return name in RECORD[path]
 
 
+def types(name: str) -> list[str] | None:
+    """Loops of the ufunc ``cupy.<name>``, or of the one inside that function, as text; None for what is none."""
+    found = RECORD["cupy"].get(name)
+    return found["ufunc"] if isinstance(found, dict) else RECORD["loops"].get(name)
+
+
 def loops(name: str) -> list[tuple[tuple[np.dtype, ...], tuple[np.dtype, ...]]] | None:
     """(input dtypes, output dtypes) of each loop of the ufunc ``cupy.<name>``; None for what is no ufunc."""
-    found = RECORD["cupy"].get(name)
-    if not isinstance(found, dict):
+    texts = types(name)
+    if texts is None:
         return None
-    sides = [text.split("->") for text in found["ufunc"]]
+    sides = [text.split("->") for text in texts]
     return [(tuple(map(dtype_of_letter, i)), tuple(map(dtype_of_letter, o))) for i, o in sides]
 
 

@@ -111,6 +111,15 @@ def test_bfloat16_where_and_tril_come_back_as_float32(cp, a):
     assert cp.where(half > 1, half, half).dtype == np.float32 and cp.tril(half).dtype == np.float32
 
 
+def test_clip_follows_its_loops(cp, a):
+    assert cp.clip(cp.arange(4), 1.5, None).dtype == np.float64 and cp.clip(cp.arange(4, dtype=np.int8), 1, 2).dtype == np.int8
+    assert cp.clip(a.astype(BF16), 1, 2).dtype == np.float32 and cp.clip(a, 2, None).get().tolist() == [[2, 2, 2], [3, 4, 5]]
+    assert cp.clip(a, 3, 1).get().tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert cp.where(a > 2, a, 1).dtype == np.float32 and cp.where(a > 2, a, np.float64(1)).dtype == np.float64
+    with pytest.raises(TypeError, match="NoneType"):
+        cp.clip(a > 2, 0, None)
+
+
 def test_half_sums_accumulate_in_float32(cp):
     for dtype in (BF16, np.float16):
         assert float(cp.ones(5000, dtype).sum()) == float(np.asarray(5000).astype(dtype))

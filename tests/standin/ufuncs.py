@@ -27,13 +27,13 @@ def operand(value: Any) -> tuple[Any, list[Any]]:
 class ufunc:
     """One of CuPy's universal functions."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, numpy: Any = None) -> None:
         self.name = f"cupy_{name}"
         self.__name__ = name
-        self.numpy = getattr(np, name)
+        self.numpy = numpy or getattr(np, name)
         self.loops = surface.loops(name) or []
         self.nin, self.nout = len(self.loops[0][0]), len(self.loops[0][1])
-        self.types = surface.RECORD["cupy"][name]["ufunc"]
+        self.types = surface.types(name)
         self._memo: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
@@ -135,6 +135,13 @@ def _fits(scalar: Any, dtype: np.dtype) -> bool:
         return False
 
 
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    """CuPy's comparison for comparison: a NaN bound does not count, a NaN value stays."""
+    return np.where(np.greater(low, high), high, np.where(np.less(x, low), low, np.where(np.greater(x, high), high, x)))
+
+
+clip = ufunc("clip", _clip)
+where = ufunc("where", np.where)
 for _name in surface.RECORD["cupy"]:
-    if surface.loops(_name) is not None and isinstance(getattr(np, _name, None), np.ufunc):
+    if isinstance(surface.RECORD["cupy"][_name], dict) and isinstance(getattr(np, _name, None), np.ufunc):
         by_name[_name] = ufunc(_name)
