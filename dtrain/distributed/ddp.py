@@ -73,7 +73,7 @@ class DistributedDataParallel(Module):
         if sync:
             self.reducer.prepare(list(tensors_in(output)))
         else:
-            self.reducer.expecting = False
+            self.reducer.skip()
         return output
 
     def _sync_buffers(self) -> None:
@@ -119,6 +119,9 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def _resolve(group: Any) -> Any:
+    """The group given, or the default one."""
+    if group is not None:
+        return group
     from dtrain.distributed.process_group import resolve
 
     return resolve(group)

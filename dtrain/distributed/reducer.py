@@ -20,6 +20,11 @@ from dtrain.backend import namespace
 from dtrain.distributed.buckets import Bucket, Item, plan, views
 from dtrain.errors import DistributedError
 
+_TWICE = (
+    "the gradient of {!r} arrived again after this iteration's gradients were averaged: backward ran twice for one forward through the "
+    "wrapper, without a forward between, or the parameter is used outside it. Sum the losses and call backward once, or use no_sync()"
+)
+
 
 class Reducer:
     """Buckets the gradients of ``params`` (name, Parameter) and averages them over ``group``."""
@@ -30,7 +35,8 @@ class Reducer:
         self.group, self.cap_bytes, self.find_unused = group, cap_bytes, find_unused
         self.order: list[int] = []  # parameters as their gradients arrived in the first backward
         self.rebuilt = False
-        self.expecting = False
+        self.expecting = False  # the next backward is to be reduced
+        self.reduced = False  # the last forward's backward has been
         self._lay_out(range(len(params) - 1, -1, -1))
         self._handles = [p.register_post_accumulate_grad_hook(self._hook(i)) for i, p in enumerate(self.params)]
 
@@ -79,16 +85,22 @@ class Reducer:
         self.next_bucket = 0
         self.begun = False
         self.pending = [len(b.indices) for b in self.buckets]
-        self.expecting = True
+        self.expecting, self.reduced = True, False
         self.unused: list[int] = []
         if self.find_unused:
             used = engine.reachable_leaves(outputs)
             self.unused = [i for i, p in enumerate(self.params) if p not in used]
 
+    def skip(self) -> None:
+        """Before a backward that stays local."""
+        self.expecting = self.reduced = False
+
     def _hook(self, index: int) -> Any:
         def arrived(param: Tensor) -> None:
             if self.expecting:
                 self._arrived(index)
+            elif self.reduced:
+                raise DistributedError(_TWICE.format(self.names[index]))
 
         return arrived
 
@@ -102,10 +114,7 @@ class Reducer:
 
     def _mark(self, index: int) -> None:
         if index in self.ready:
-            raise DistributedError(
-                f"the gradient of {self.names[index]!r} arrived twice in one iteration: backward ran again without a forward "
-                "through the wrapper between, or the parameter is used outside it. Sum the losses and call backward once, or use no_sync()"
-            )
+            raise DistributedError(_TWICE.format(self.names[index]))
         self.ready.add(index)
         if not self.rebuilt:
             self.order.append(index)
@@ -129,7 +138,7 @@ class Reducer:
 
     def _finish(self) -> None:
         """At the end of the backward: every bucket must be under way; wait for all."""
-        self.expecting = False
+        self.expecting, self.reduced = False, True
         missing = [self.names[i] for i in range(len(self.params)) if i not in self.ready]
         if missing:
             self._report_missing(missing)

@@ -17,6 +17,7 @@ from dtrain import files
 from dtrain.distributed.checkpoint.encode import dtype_name, dtype_of
 from dtrain.errors import CheckpointError
 
+_PIECE = 1 << 20                     # bytes read or written, and checksummed while they are in the cache
 _CODES = {"bool": "BOOL", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64",
           **{f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)}}
 
@@ -45,10 +46,13 @@ def write(folder: str, file: str, named: Sequence[tuple[str, np.ndarray]], metad
 def _chunks(head: bytes, arrays: list[tuple[np.ndarray, dict]]) -> Iterator[Any]:
     yield head
     for a, record in arrays:
-        data = np.asarray(a, order="C").reshape(-1).view(np.uint8)
-        record["crc32c"] = f"{files.crc32c(data):08x}"
-        if len(data):
-            yield data
+        data = memoryview(np.asarray(a, order="C").reshape(-1).view(np.uint8))
+        crc = 0
+        for start in range(0, len(data), _PIECE):
+            piece = data[start: start + _PIECE]
+            crc = files.crc32c(piece, crc)
+            yield piece
+        record["crc32c"] = f"{crc:08x}"
 
 
 def read(folder: str, file: str, record: dict, tensors: Sequence[dict], verify: bool) -> list[np.ndarray]:
@@ -81,13 +85,15 @@ def _read_one(f: Any, where: str, tensor: dict, offset: int, verify: bool, limit
         raise CheckpointError(f"{where}: the manifest's place for tensor {tensor['name']!r} is impossible")
     array = np.empty(tensor["shape"], dtype)
     data = memoryview(array.reshape(-1).view(np.uint8))
-    done = 0
+    done = crc = 0
     while done < nbytes:
-        count = f.readinto(data[done: done + (1 << 30)])
+        piece = data[done: done + _PIECE]
+        count = f.readinto(piece)
         if not count:
             raise CheckpointError(f"{where} ends inside tensor {tensor['name']!r}")
+        crc = files.crc32c(piece[:count], crc) if verify else crc
         done += count
-    if verify and f"{files.crc32c(data):08x}" != tensor["crc32c"]:
+    if verify and f"{crc:08x}" != tensor["crc32c"]:
         raise CheckpointError(f"{where}: tensor {tensor['name']!r} is damaged: its checksum does not match")
     return array
 
