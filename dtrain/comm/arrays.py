@@ -64,10 +64,16 @@ def _to_host(array: Any) -> np.ndarray:
         raise ArgumentError(
             f"expected a NumPy or CuPy array, not {type(array).__name__}; collectives on tensors are in dtrain.distributed"
         )
-    return array.get()          # CuPy: copies on the current stream and waits for it
+    from dtrain.backend.device import move, resolve
+
+    return move(array, resolve("cpu"))      # on the current stream, and waits for it
 
 
 def _to_device(array: Any, host: np.ndarray) -> None:
-    from dtrain.backend import namespace
+    from dtrain.backend import cuda
+    from dtrain.backend.device import device_of, move
 
-    array[...] = namespace.of(array).asarray(host)
+    where = device_of(array)
+    with cuda.on(where.index):
+        array[...] = move(host, where)
+        cuda.synchronize(where)     # this may be the communication thread: the caller's streams do not know of its own
