@@ -88,7 +88,7 @@ def _from_torchrun(environ: Mapping[str, str]) -> World | None:
     for name in ("GROUP_RANK", "NODE_RANK"):
         node_rank = _integer(environ, name, default=node_rank)
     num_nodes = _integer(environ, "GROUP_WORLD_SIZE", low=1, default=num_nodes)
-    address, port = _master(environ, local_size == size)
+    address, port = _master(environ, local_size == size, ("SLURM_JOB_NODELIST",), None)
     return World(rank, size, local_rank, local_size, node_rank, num_nodes, address, port, "RANK")
 
 
@@ -99,7 +99,7 @@ def _from_open_mpi(environ: Mapping[str, str]) -> World | None:
     rank, size = _integer(environ, "OMPI_COMM_WORLD_RANK"), _integer(environ, "OMPI_COMM_WORLD_SIZE", low=1)
     local_rank = _integer(environ, "OMPI_COMM_WORLD_LOCAL_RANK", default=rank)
     local_size = _integer(environ, "OMPI_COMM_WORLD_LOCAL_SIZE", low=1, default=size)
-    return _under_mpi(environ, rank, size, local_rank, local_size, "OMPI")
+    return _under_mpi(environ, rank, size, local_rank, local_size, environ.get("PMIX_NAMESPACE"), "OMPI")
 
 
 def _from_pmi(environ: Mapping[str, str]) -> World | None:
@@ -112,15 +112,17 @@ def _from_pmi(environ: Mapping[str, str]) -> World | None:
     local_size = _slurm_local_size(environ, size) if in_step else size
     local_rank = _integer(environ, "MPI_LOCALRANKID", default=local_rank)
     local_size = _integer(environ, "MPI_LOCALNRANKS", low=1, default=local_size)
-    return _under_mpi(environ, rank, size, local_rank, local_size, "PMI")
+    job = environ.get("PMI_JOBID") or environ.get("SLURM_JOB_ID")
+    return _under_mpi(environ, rank, size, local_rank, local_size, job, "PMI")
 
 
-def _under_mpi(environ, rank: int, size: int, local_rank: int, local_size: int, source: str) -> World:
+def _under_mpi(environ, rank: int, size: int, local_rank: int, local_size: int, job: str | None, source: str) -> World:
     node_rank, num_nodes = _nodes(rank, size, local_size)
     if "DTRAIN_RANKS_PER_NODE" in environ:  # the launcher knows the true layout, even an uneven one
         counts = [int(count) for count in environ["DTRAIN_RANKS_PER_NODE"].split(",")]
         node_rank, num_nodes = node_of(rank, counts), len(counts)
-    address, port = _master(environ, local_size == size)
+    # Not the step's nodes: mpirun starts its daemons by srun on the other nodes only, so each rank sees another list.
+    address, port = _master(environ, local_size == size, ("SLURM_JOB_NODELIST", "SLURM_NODELIST"), job)
     return World(rank, size, local_rank, local_size, node_rank, num_nodes, address, port, source)
 
 
@@ -136,7 +138,8 @@ def _from_slurm(environ: Mapping[str, str]) -> World | None:
     local_size = _slurm_local_size(environ, size)
     num_nodes = next((_integer(environ, n, low=1) for n in ("SLURM_STEP_NUM_NODES", "SLURM_NNODES") if n in environ), None)
     node_rank = _integer(environ, "SLURM_NODEID", default=None)
-    address, port = _master(environ, num_nodes == 1)
+    job = f"{environ.get('SLURM_JOB_ID', '')}.{environ.get('SLURM_STEP_ID', '')}"
+    address, port = _master(environ, num_nodes == 1, ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"), job)
     return World(rank, size, local_rank, local_size, node_rank, num_nodes, address, port, "SLURM")
 
 
@@ -160,27 +163,23 @@ def _slurm_local_size(environ: Mapping[str, str], size: int) -> int:
 # ---------------------------------------------------------------------------------------------------- where ranks meet
 
 
-def _master(environ: Mapping[str, str], one_host: bool) -> tuple[str | None, int]:
-    """Address and port where ranks meet: as given, else this host where it is the only one, else the first Slurm node."""
+def _master(environ: Mapping[str, str], one_host: bool, node_lists: tuple[str, ...], job: str | None) -> tuple[str | None, int]:
+    """Address and port where ranks meet: as given, else this host where it is the only one, else the first Slurm node.
+
+    All ranks must come to the same answer, so the port is derived from ``job``, a name that they share, else torchrun's.
+    """
     address = environ.get("MASTER_ADDR") or None
-    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST")
+    nodes = next((environ[name] for name in node_lists if environ.get(name)), None)
     if address is None and one_host:
         address = "127.0.0.1"
     elif address is None and nodes:
         address = slurm_hosts(nodes)[0]
-    if environ.get("MASTER_PORT"):
-        port = _integer(environ, "MASTER_PORT", low=1)
-        if port > 65535:
-            raise ConfigError(f"MASTER_PORT must be at most 65535, got {port}")
-        return address, port
-    return address, _job_port(environ)
-
-
-def _job_port(environ: Mapping[str, str]) -> int:
-    """A port that all ranks of a job agree on and that two jobs of one host seldom share; torchrun's where no job id is known."""
-    step = environ.get("SLURM_STEP_ID", "")
-    job = f"{environ['SLURM_JOB_ID']}.{step}" if "SLURM_JOB_ID" in environ else environ.get("PMIX_NAMESPACE")
-    return port_for(job) if job else DEFAULT_PORT
+    if not environ.get("MASTER_PORT"):
+        return address, port_for(job) if job else DEFAULT_PORT
+    port = _integer(environ, "MASTER_PORT", low=1)
+    if port > 65535:
+        raise ConfigError(f"MASTER_PORT must be at most 65535, got {port}")
+    return address, port
 
 
 def port_for(job: str) -> int:

@@ -53,7 +53,8 @@ class Job:
         self.work = os.path.join(_base(), f"dtrain-{spec.run_id[-40:]}")
 
     def run(self) -> int:
-        os.mkdir(self.work, 0o700)
+        self._make_folders()
+        sweep.adopt_orphans()
         before = {number: signal.getsignal(number) for number in (*_STOPS, *_PASSED_ON, signal.SIGCHLD)}
         try:
             self._listen()
@@ -71,6 +72,15 @@ class Job:
         return self._conclude()
 
     # ------------------------------------------------------------------------------------------------------- starting
+
+    def _make_folders(self) -> None:
+        os.mkdir(self.work, 0o700)
+        try:
+            if self.spec.log_dir:
+                os.makedirs(os.path.join(self.spec.log_dir, self.spec.run_id))
+        except OSError as error:
+            sweep.remove_folder(self.work)
+            raise LaunchError(f"--log-dir {self.spec.log_dir!r} cannot be written: {error.strerror}") from None
 
     def _listen(self) -> None:
         spec = self.spec
@@ -229,6 +239,7 @@ class Job:
         self._kill()
         for process in self.processes:
             process.wait()
+        sweep.reap()
         signal.set_wakeup_fd(self.old_wakeup)
         for link in self.links:
             if not link.closed:
@@ -277,7 +288,10 @@ class Job:
         others = [failure for failure in self.failures if failure.rank != cause.rank and failure.kind != "lost"]
         others.sort(key=lambda failure: failure.time)
         for failure in (cause, *others) if self.spec.log_dir else ():
-            write_error_file(self.spec, failure)
+            try:
+                write_error_file(self.spec, failure)
+            except OSError as error:
+                self._say(f"the failure of rank {failure.rank} could not be written to the log folder: {error.strerror}")
         for failure in others[:SHOWN]:
             self._say(f"besides, {failures.describe(failure)}")
         if len(others) > SHOWN:

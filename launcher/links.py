@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dtrain.launcher import failures, wire
 from dtrain.launcher.failures import Failure
-from dtrain.launcher.output import Screen, Source
+from dtrain.launcher.output import Screen, Source, write_all
 from dtrain.launcher.spec import LaunchSpec
 
 
@@ -46,11 +46,13 @@ class Link:
         """Read what has come; the failures that it tells of."""
         try:
             data = self.sock.recv(1 << 18)
-            frames = self.frames.feed(data)
-            if not data:
-                return self._close()
-            found = [self._take(kind, payload, spec, screens) for kind, payload in frames]
-        except (OSError, wire.WireError, ValueError, KeyError, TypeError):  # cut off, or not one of ours
+        except OSError:  # cut off
+            data = b""
+        if not data:
+            return self._close()
+        try:
+            found = [self._take(kind, payload, spec, screens) for kind, payload in self.frames.feed(data)]
+        except (wire.WireError, ValueError, KeyError, TypeError):  # not one of ours
             return self._close()
         return [failure for failure in found if failure is not None]
 
@@ -72,7 +74,7 @@ class Link:
 
     def _greet(self, kind: int, payload: bytes, spec: LaunchSpec, screens: tuple[Screen, Screen]) -> None:
         who = json.loads(payload) if kind == wire.HELLO else {}
-        rank = int(who.get("rank", -1))
+        rank = int(who.get("rank", -1)) if isinstance(who, dict) else -1
         if not 0 <= rank < spec.size or (self.key and not wire.same(wire.proof(self.key, self.nonce, rank), str(who.get("proof")))):
             raise wire.WireError("a greeting that is not of this job")
         self.rank, self.host, self.pid = rank, str(who["host"]), int(who["pid"])
@@ -86,11 +88,14 @@ class Link:
                 self.sources.append(Source(screen, prefix, live=self.rank == 0))
                 takers.append(self.sources[-1].feed)
             if spec.to_file(local_rank) & bit:
-                folder = rank_folder(spec, self.rank)
-                os.makedirs(folder, exist_ok=True)
-                self.files.append(os.open(os.path.join(folder, f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666))
-                takers.append(lambda data, fd=self.files[-1]: os.write(fd, data))
+                takers.append(self._log_file(os.path.join(rank_folder(spec, self.rank), f"{name}.log")))
             self.sinks[kind] = lambda data, takers=takers: [take(data) for take in takers] and None
+
+    def _log_file(self, path: str) -> Callable[[bytes], object]:
+        """A function that appends to the file at ``path``."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self.files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666))
+        return write_all(self.files[-1])
 
     def finish_output(self) -> None:
         for source in self.sources:

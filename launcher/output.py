@@ -108,12 +108,17 @@ def _last_state(text: bytes) -> bytes:
 
 
 def write_all(fd: int) -> Callable[[bytes], None]:
-    """A function that writes all it is given to ``fd``, unbuffered."""
+    """A function that writes all it is given to ``fd``, unbuffered. A full disk loses output, not the training."""
 
     def write(data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except BrokenPipeError:  # the reader has gone, as in `dtrain run ... | head`: the job is told
+            raise
+        except OSError:
+            pass
 
     return write
 

@@ -45,6 +45,24 @@ def end_processes(run_id: str, seconds: float = 2.0) -> list[int]:
     return left
 
 
+def adopt_orphans() -> None:
+    """Become the parent of the job's orphans: a process whose own parent was killed is then waited for here, not left defunct."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def reap(seconds: float = 0.5) -> None:
+    """Wait for adopted processes that were killed."""
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
+    except ChildProcessError:  # none is left
+        pass
+
+
 def remove_segments(since: float) -> None:
     """Delete what MPI libraries of this user left in /dev/shm after ``since`` (seconds of the epoch) and no process maps any more."""
     left = {path for path in _segments() if _made_by_me(path, since, time.time() - 0.05)}
