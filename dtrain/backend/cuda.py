@@ -6,6 +6,7 @@ one per thread: work on an array therefore runs inside ``on(index)``, and nothin
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -20,6 +21,7 @@ from dtrain.errors import DeviceError
 _cupy: Any = None
 _count = 0
 _forked = False
+_NOTHING = contextlib.nullcontext()
 _CPU_INSTEAD = "or use device='cpu'"
 
 
@@ -192,6 +194,23 @@ def set_device(where: Any) -> None:
 def on(index: int) -> Any:
     """A context in which this thread's CuPy calls run on device ``index``."""
     return cupy().cuda.Device(index)
+
+
+def guard(arrays: Any) -> Any:
+    """A context in which this thread's CuPy calls run where the CuPy arrays among ``arrays`` are.
+
+    Raises DeviceError if they are on several devices: with peer access CuPy would compute, slowly and with a warning.
+    """
+    module = cupy()
+    found = -1
+    for array in arrays:
+        if array.__class__ is module.ndarray:
+            index = array.data.device_id
+            if found < 0:
+                found = index
+            elif index != found:
+                raise DeviceError(f"expected all tensors on one device, got cuda:{found} and cuda:{index}; move them with .to(device)")
+    return _NOTHING if found < 0 or found == module.cuda.runtime.getDevice() else on(found)
 
 
 def synchronize(where: Any = None) -> None:

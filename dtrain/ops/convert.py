@@ -147,7 +147,7 @@ def zero_(input: Tensor) -> Tensor:
 def equal(input: Tensor, other: Tensor) -> Any:
     """Whether shapes and all values are equal, as a Python bool."""
     xp = namespace.of(input._array)
-    return tuple(input.shape) == tuple(other.shape) and True is np.bool_(xp.array_equal(input._array, other._array)).item()
+    return tuple(input.shape) == tuple(other.shape) and xp.asarray(xp.array_equal(input._array, other._array)).item()
 
 
 def isclose(input: Tensor, other: Tensor, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: Any = False) -> Tensor:

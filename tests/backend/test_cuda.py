@@ -152,6 +152,21 @@ def test_device_context_restores(second_gpu):
     assert cuda.current_device() == 0 and cuda.cupy().cuda.Device().id == 0
 
 
+def test_guard_makes_the_arrays_device_current(second_gpu):
+    there = move(normal(3), device(second_gpu))
+    with cuda.guard([None, 2.0, np.ones(3), there, there]):
+        assert cuda.cupy().cuda.Device().id == 1
+        np.testing.assert_array_equal((there + 1).get(), normal(3) + 1)
+    assert cuda.cupy().cuda.Device().id == 0
+    with cuda.guard([np.ones(3)]), cuda.guard([]):
+        assert cuda.cupy().cuda.Device().id == 0
+
+
+def test_guard_refuses_arrays_of_two_devices(second_gpu):
+    with pytest.raises(DeviceError, match="got cuda:1 and cuda:0.*move them"):
+        cuda.guard([move(normal(3), device("cuda:1")), move(normal(3), device("cuda:0"))])
+
+
 def test_properties():
     found = dtrain.cuda.get_device_properties("cuda")
     assert found.name == dtrain.cuda.get_device_name() and found.total_memory > 1 << 30 and found.multi_processor_count > 0
