@@ -69,3 +69,22 @@ def row_dot(xp: Any, a: Any, b: Any, axis: int) -> Any:
     if xp.name != "numpy" or axis not in (-1, a.ndim - 1):
         return xp.sum(a * b, axis=axis, keepdims=True)
     return np.einsum("...i,...i->...", a, b)[..., None]
+
+
+def total(xp: Any, a: Any, axes: tuple[int, ...]) -> Any:
+    """The sum over axes, which stay as 1; the last axis first, where the fast row sum works."""
+    if a.ndim - 1 in axes:
+        a = row_sum(xp, a, a.ndim - 1)
+        axes = axes[:-1]
+    return xp.sum(a, axis=axes, keepdims=True) if axes else a
+
+
+def total_product(xp: Any, a: Any, b: Any, axes: tuple[int, ...]) -> Any:
+    """The sum of a * b over axes, which stay as 1."""
+    if a.ndim - 1 in axes:
+        a = row_dot(xp, a, b, a.ndim - 1)
+        axes = axes[:-1]
+        return xp.sum(a, axis=axes, keepdims=True) if axes else a
+    if a.ndim == 2 and axes == (0,) and xp.name == "numpy":
+        return np.einsum("ij,ij->j", a, b)[None]
+    return xp.sum(a * b, axis=axes, keepdims=True)

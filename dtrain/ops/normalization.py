@@ -11,7 +11,7 @@ from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes, namespace
-from dtrain.backend.blocks import row_blocks, row_dot, row_sum
+from dtrain.backend.blocks import row_blocks, total, total_product
 from dtrain.errors import ArgumentError, ShapeError
 from dtrain.ops import reduce as reductions
 from dtrain.ops import unary
@@ -118,25 +118,6 @@ class Standardize(Op):
                 out -= total(xp, h, self.axes) / self.count
             out *= scale[at]
         return gx, gw, gb
-
-
-def total(xp: Any, a: Any, axes: tuple[int, ...]) -> Any:
-    """The sum over axes, which stay as 1; the last axis first, where the fast row sum works."""
-    if a.ndim - 1 in axes:
-        a = row_sum(xp, a, a.ndim - 1)
-        axes = axes[:-1]
-    return xp.sum(a, axis=axes, keepdims=True) if axes else a
-
-
-def total_product(xp: Any, a: Any, b: Any, axes: tuple[int, ...]) -> Any:
-    """The sum of a * b over axes, which stay as 1."""
-    if a.ndim - 1 in axes:
-        a = row_dot(xp, a, b, a.ndim - 1)
-        axes = axes[:-1]
-        return xp.sum(a, axis=axes, keepdims=True) if axes else a
-    if a.ndim == 2 and axes == (0,) and xp.name == "numpy":
-        return np.einsum("ij,ij->j", a, b)[None]
-    return xp.sum(a * b, axis=axes, keepdims=True)
 
 
 def _apply(op: Standardize, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
