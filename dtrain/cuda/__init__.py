@@ -6,6 +6,7 @@ needs a device raises DeviceError saying what is missing.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from dtrain.backend import cuda as _cuda
@@ -22,13 +23,24 @@ from dtrain.backend.cuda_memory import (
 )
 from dtrain.backend.cuda_streams import Event, Stream, current_stream, default_stream, set_stream
 from dtrain.backend.cuda_streams import use_stream as stream
+from dtrain.cuda.random import (
+    get_rng_state,
+    get_rng_state_all,
+    initial_seed,
+    manual_seed,
+    manual_seed_all,
+    seed,
+    seed_all,
+    set_rng_state,
+    set_rng_state_all,
+)
 
 __all__ = [
-    "DeviceProperties", "Event", "Stream", "current_device", "current_stream", "default_stream", "device", "device_count",
-    "empty_cache", "get_arch_list", "get_device_capability", "get_device_name", "get_device_properties", "init", "is_available",
-    "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all", "max_memory_allocated", "max_memory_reserved",
-    "mem_get_info", "memory_allocated", "memory_reserved", "reset_peak_memory_stats", "set_device", "set_stream", "stream",
-    "synchronize",
+    "DeviceProperties", "Event", "Stream", "can_device_access_peer", "current_device", "current_stream", "default_stream", "device",
+    "device_count", "empty_cache", "get_arch_list", "get_device_capability", "get_device_name", "get_device_properties", "get_rng_state",
+    "get_rng_state_all", "init", "initial_seed", "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all",
+    "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved", "reset_peak_memory_stats",
+    "seed", "seed_all", "set_device", "set_rng_state", "set_rng_state_all", "set_stream", "stream", "synchronize",
 ]  # fmt: skip
 
 
@@ -88,17 +100,13 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
     return is_available() and (including_emulation or get_device_capability()[0] >= 8)
 
 
-def manual_seed(seed: int) -> None:
-    """Seed the generator of the current device; nothing happens where CUDA cannot be used."""
-    from dtrain.backend import random
-
-    if is_available():
-        random.default_generator(f"cuda:{current_device()}").manual_seed(seed)
+def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+    """Can ``device`` read the other GPU's memory directly?"""
+    one, other = _cuda.index_of(device), _cuda.index_of(peer_device)
+    return one != other and bool(_cuda.cupy().cuda.runtime.deviceCanAccessPeer(one, other))
 
 
-def manual_seed_all(seed: int) -> None:
-    """Seed the generators of all devices; nothing happens where CUDA cannot be used."""
-    from dtrain.backend import random
-
-    for index in range(device_count()):
-        random.default_generator(f"cuda:{index}").manual_seed(seed)
+def __getattr__(name: str) -> Any:
+    if name == "amp":  # above this namespace: loaded when asked for
+        return importlib.import_module("dtrain.cuda.amp")
+    raise AttributeError(f"module 'dtrain.cuda' has no attribute {name!r}")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import dtrain
 import dtrain.cuda
 from dtrain.backend import cuda, state
 from dtrain.backend.device import device, move, resolve
@@ -29,7 +30,7 @@ HIDE = "import sys; sys.modules['cupy'] = None\n"  # importing it raises ModuleN
 
 
 def test_without_cuda_the_namespace_tells_the_truth():
-    code = HIDE + (
+    code = HIDE + "from dtrain.cuda import *\n" + (
         "import dtrain.cuda as c\n"
         "print(c.is_available(), c.device_count(), c.is_initialized(), c.is_bf16_supported(), c.get_arch_list())\n"
         "c.empty_cache(); c.manual_seed_all(1)\n"
@@ -172,6 +173,33 @@ def test_properties():
     assert found.name == dtrain.cuda.get_device_name() and found.total_memory > 1 << 30 and found.multi_processor_count > 0
     assert dtrain.cuda.get_device_capability() == (found.major, found.minor)
     assert f"sm_{found.major}{found.minor}" in dtrain.cuda.get_arch_list()
+
+
+def test_peers(second_gpu):
+    assert dtrain.cuda.can_device_access_peer(0, 0) is False
+    assert dtrain.cuda.can_device_access_peer(0, second_gpu) in (True, False)
+
+
+def test_seeds_belong_to_devices(second_gpu):
+    dtrain.cuda.manual_seed_all(7)
+    places = dtrain.cuda.get_rng_state_all()
+    assert dtrain.cuda.initial_seed() == 7 and len(places) == dtrain.cuda.device_count()
+    first = dtrain.rand(5, device="cuda:0").cpu()
+    with dtrain.cuda.device(1):
+        dtrain.cuda.manual_seed(8)
+        assert dtrain.cuda.initial_seed() == 8
+    assert dtrain.cuda.initial_seed() == 7
+    dtrain.cuda.set_rng_state_all(places)
+    assert dtrain.rand(5, device="cuda:0").cpu().equal(first) and dtrain.rand(5, device=second_gpu).cpu().equal(first)
+    dtrain.cuda.seed()
+    assert dtrain.cuda.initial_seed() != 7
+
+
+def test_cuda_amp_is_autocast_for_cuda():
+    with dtrain.cuda.amp.autocast() as mode:
+        assert (mode.device_type, mode.dtype) == ("cuda", dtrain.float16)
+    with pytest.raises(AttributeError, match="no attribute 'ampp'"):
+        dtrain.cuda.ampp
 
 
 def test_a_blocking_copy_may_be_followed_by_changing_the_source():

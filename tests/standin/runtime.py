@@ -22,6 +22,7 @@ CONTENTS = {
     "runtimeGetVersion": lambda: 12090,
     "getDeviceProperties": getDeviceProperties,
     "memGetInfo": lambda: devices.Device().mem_info,
+    "deviceCanAccessPeer": lambda device, peer: 0,
     "deviceSynchronize": lambda: devices.Device().synchronize(),
     "streamNonBlocking": 1,
     "streamDefault": 0,
