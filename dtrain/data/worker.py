@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from dtrain.backend import state
+from dtrain.backend.random import manual_seed
+from dtrain.backend.threads import set_num_threads
 from dtrain.data import segments
 from dtrain.data.channel import Closed, WorkerEnd
 from dtrain.data.dataset import IterableDataset, fetch
@@ -200,8 +203,6 @@ def _reply(link: WorkerEnd, task: Task, value: Any, where: str) -> None:
 
 def seed_everything(base_seed: int, worker: int) -> None:
     """Seed Python's, NumPy's and dtrain's generators of this process, as PyTorch does for this worker."""
-    from dtrain.backend.random import manual_seed
-
     seed = base_seed + worker
     random.seed(seed)
     manual_seed(seed)
@@ -215,15 +216,8 @@ def _own_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)             # Ctrl-C is the loader's, which then closes the socket
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    from dtrain.backend import state
-
     state.local.rank.group = None
-    try:
-        from dtrain.backend.threads import set_num_threads
-    except ImportError:
-        pass
-    else:
-        set_num_threads(1)
+    set_num_threads(1)
 
 
 def _end_of(pid: int) -> int:

@@ -186,6 +186,24 @@ def test_workers_leave_the_training_process_alone():
         signal.signal(signal.SIGTERM, before)
 
 
+def test_workers_use_one_thread():
+    """A product in a worker takes no more CPU time in the process than in its one thread."""
+    def report(i):
+        a = dtrain.ones(500, 500)
+        time.sleep(0.3)                                               # OpenBLAS's idle thread spins for a while after a fork
+        process, thread = time.process_time(), time.thread_time()
+        for _ in range(10):
+            a @ a
+        return [dtrain.get_num_threads(), (time.process_time() - process) / (time.thread_time() - thread)]
+
+    a = dtrain.ones(500, 500)
+    a @ a                                                             # the training's BLAS has started its threads
+    before = dtrain.get_num_threads()
+    rows = [[v.item() for v in row] for row in loader(report, n=3, workers=1)]
+    assert [threads for threads, _ in rows] == [1, 1, 1] and min(ratio for _, ratio in rows) < 1.3
+    assert dtrain.get_num_threads() == before
+
+
 def test_persistent_workers_are_kept():
     loading = loader(lambda i: os.getpid(), n=8, persistent_workers=True)
     epochs = [{b.item() for b in loading} for _ in range(3)]
