@@ -77,3 +77,7 @@ class CollectiveTimeout(DistributedError):
 
 class PeerLost(DistributedError):
     """A rank of the group died or aborted."""
+
+
+class NonFiniteError(DtrainError, RuntimeError):
+    """A NaN or an infinity where the caller asked to be told."""

@@ -1,0 +1,64 @@
+"""Layers, containers and losses, as in torch.nn."""
+
+from dtrain.nn import functional, init, utils
+from dtrain.nn._hooks import register_module_forward_hook, register_module_forward_pre_hook
+from dtrain.nn.activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softmin,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+    Threshold,
+)
+from dtrain.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from dtrain.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from dtrain.nn.conv import Conv1d, Conv2d
+from dtrain.nn.dropout import Dropout
+from dtrain.nn.embedding import Embedding
+from dtrain.nn.linear import Bilinear, Identity, Linear
+from dtrain.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
+from dtrain.nn.module import Module
+from dtrain.nn.norm import GroupNorm, LayerNorm, RMSNorm
+from dtrain.nn.parameter import Buffer, Parameter
+from dtrain.nn.pooling import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from dtrain.nn.shape import Flatten, Unflatten
+
+__all__ = [
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d",
+    "BatchNorm3d", "Bilinear", "Buffer", "CELU", "Conv1d", "Conv2d", "CrossEntropyLoss", "Dropout", "ELU", "Embedding", "Flatten", "GELU",
+    "GLU", "GroupNorm", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "HuberLoss", "Identity", "KLDivLoss", "L1Loss", "LayerNorm",
+    "LeakyReLU", "Linear", "LogSigmoid", "LogSoftmax", "MSELoss", "MaxPool1d", "MaxPool2d", "Mish", "Module", "ModuleDict", "ModuleList",
+    "NLLLoss", "PReLU", "Parameter", "ParameterDict", "ParameterList", "RMSNorm", "ReLU", "ReLU6", "SELU", "Sequential", "SiLU", "Sigmoid",
+    "SmoothL1Loss", "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Unflatten", "functional",
+    "init", "register_module_forward_hook", "register_module_forward_pre_hook", "utils",
+]  # fmt: skip

@@ -1,0 +1,56 @@
+"""The functions behind the layers, with PyTorch's names and arguments; the operations themselves are in ``dtrain.ops``."""
+
+from __future__ import annotations
+
+from dtrain.autograd.tensor import Tensor
+from dtrain.errors import ShapeError
+from dtrain.ops.activation import celu, elu, gelu, glu, logsigmoid, mish, selu, silu, softplus, softsign, tanhshrink
+from dtrain.ops.cross_entropy import cross_entropy, nll_loss
+from dtrain.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
+from dtrain.ops.matmul import einsum, linear
+from dtrain.ops.normalization import batch_norm, cosine_similarity, group_norm, instance_norm, layer_norm, normalize, rms_norm
+from dtrain.ops.piecewise import (
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu,
+    relu6,
+    relu_,
+    softshrink,
+    threshold,
+)
+from dtrain.ops.softmax import log_softmax, softmax, softmin
+from dtrain.ops.unary import sigmoid, tanh
+
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """sum over i, j of input1_i weight_kij input2_j, plus bias_k: (..., i), (..., j), weight (k, i, j) -> (..., k)."""
+    if input1.shape[:-1] != input2.shape[:-1] or (input1.shape[-1], input2.shape[-1]) != tuple(weight.shape[1:]):
+        raise ShapeError(
+            f"bilinear expects inputs (..., {weight.shape[1]}) and (..., {weight.shape[2]}) with equal leading dims, "
+            f"got shapes {tuple(input1.shape)} and {tuple(input2.shape)}"
+        )
+    out = einsum("...i,kij,...j->...k", input1, weight, input2)
+    return out if bias is None else out + bias
+
+
+def __getattr__(name):
+    import importlib
+    for module in ("conv","pooling","embedding","dropout","attention","pad","index"):
+        try:
+            return getattr(importlib.import_module("dtrain.ops."+module), name)
+        except (ImportError, AttributeError):
+            pass
+    raise AttributeError(name)
