@@ -191,6 +191,14 @@ class ndarray:
         with self.device:
             return self.copy()
 
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError("the stand-in exports to its own device only")
+        return Capsule(self.copy() if copy else self)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self._mem.device_id
+
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError(_NO_IMPLICIT)
 
@@ -276,6 +284,13 @@ class ndarray:
         value, sources = ufuncs.operand(value)
         launch(sources, [self])
         self._a.fill(value)
+
+
+class Capsule:
+    """What ``__dlpack__`` hands out; only the stand-in's own ``from_dlpack`` can open it."""
+
+    def __init__(self, array: ndarray) -> None:
+        self.array = array
 
 
 def poison(value: np.ndarray) -> np.ndarray:

@@ -216,6 +216,13 @@ def matmul(a: Any, b: Any, out: Any = None, **kwargs: Any) -> Any:
     return _matmul(a, b, out=out)
 
 
+def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray:
+    kind, index = array.__dlpack_device__()
+    if kind != 2:
+        raise TypeError("CPU arrays cannot be directly imported to CuPy. Use `cupy.array(numpy.from_dlpack(input))` instead.")
+    return array.__dlpack__(stream=1, max_version=(1, 0), copy=copy).array.view()
+
+
 def sorting(name: str) -> Callable[..., Any]:
     """CuPy sorts stably and takes only kind None or 'stable'."""
     compute = getattr(np, name)
@@ -240,7 +247,7 @@ FUNCTIONS: dict[str, Any] = {
     "empty_like": _like(lambda *args, **kwargs: poison(np.empty_like(*args, **kwargs))),
     "tril": _triangle(np.tril), "triu": _triangle(np.triu), "sort": sorting("sort"), "argsort": sorting("argsort"),
     "array": array, "asarray": asarray, "asanyarray": asarray, "asnumpy": asnumpy, "empty": empty, "where": where, "take": take,
-    "take_along_axis": take_along_axis, "put_along_axis": put_along_axis, "clip": clip, "copyto": copyto, "matmul": matmul,
+    "take_along_axis": take_along_axis, "put_along_axis": put_along_axis, "from_dlpack": from_dlpack, "clip": clip, "copyto": copyto, "matmul": matmul,
 }  # fmt: skip
 FUNCTIONS = {name: checked("cupy", name, f) for name, f in FUNCTIONS.items() if surface.has("cupy", name)}
 HOST = "result_type can_cast promote_types isscalar ndim shape size finfo iinfo broadcast_shapes min_scalar_type iscomplexobj isrealobj".split()

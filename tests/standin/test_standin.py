@@ -230,6 +230,16 @@ def test_copies_and_pickles(cp, a):
         np.testing.assert_array_equal(other.get(), a.get())
 
 
+def test_dlpack_shares_memory_on_the_device_only(cp, a):
+    shared = cp.from_dlpack(a[1:])
+    shared += 1
+    assert a.get().tolist() == [[0, 1, 2], [4, 5, 6]] and a.__dlpack_device__() == (2, 0)
+    with pytest.raises(TypeError, match="CPU arrays cannot"):
+        cp.from_dlpack(np.ones(3))
+    with pytest.raises((ValueError, BufferError, RuntimeError)):
+        np.from_dlpack(a)
+
+
 def test_numpy_functions_go_to_the_device(cp, a):
     assert type(np.exp(a)) is cp.ndarray and type(np.sum(a, axis=0)) is cp.ndarray and type(np.float32(2) * a) is cp.ndarray
 
