@@ -22,6 +22,8 @@ from dtrain.errors import DtypeError, GraphError, ShapeError
 
 _by_order = attrgetter("order")
 _by_type = namespace.by_type
+_ONE = np.ones((), np.float32)  # the usual seed; the engine copies what it does not own, so nobody writes into it
+_ONE.flags.writeable = False
 tensor_namespace: Any = None  # set by ops: the namespace of Tensor operations, for graphs of the backward
 
 
@@ -96,7 +98,7 @@ def _seed(root: Tensor, g: Any, create: bool) -> Any:
                 f"backward() of a tensor of shape {tuple(array.shape)} needs a gradient argument of that shape; "
                 "only a one-element tensor (a loss) has an implicit one. Reduce with .mean() or .sum() first?"
             )
-        ones = namespace.of(array).ones_like(array)
+        ones = _ONE if array.dtype is _ONE.dtype and type(array) is np.ndarray and not array.ndim else namespace.of(array).ones_like(array)
         return Tensor._wrap(ones) if create else ones
     g = g if isinstance(g, Tensor) else Tensor._wrap(namespace.of(array).asarray(g))
     if g.shape != root.shape:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any, Callable
 
 from dtrain.backend.state import local
+
+
+_GENERATOR = 0x20  # inspect.CO_GENERATOR, without the 15 ms that importing inspect takes
 
 
 class _Mode:
@@ -24,7 +26,7 @@ class _Mode:
         local.grad_enabled = self._before.pop()
 
     def __call__(self, function: Callable) -> Callable:
-        if inspect.isgeneratorfunction(function):
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & _GENERATOR:
             return self._wrap_generator(function)
 
         @functools.wraps(function)

@@ -155,7 +155,7 @@ def _register_operators(functions: dict[str, Callable]) -> None:
     single = {"__neg__", "__pos__", "__abs__", "__invert__", "__getitem__", "__setitem__"}
     for name, function in OPERATORS.items():
         setattr(Tensor, name, function if name in single else operator(function))
-    Tensor.__hash__ = lambda self: id(self)  # type: ignore[method-assign]
+    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]  # by identity, and in C: the engine's tables are keyed by tensor
     for name, method in OPERATORS_IN_PLACE.items():
         setattr(Tensor, name, getattr(Tensor, method))
     for name, dims in (("T", None), ("mT", (-1, -2))):
