@@ -26,6 +26,8 @@ def lookup(cupy: Any, name: str) -> Callable[..., Any]:
         return lambda m, k=0: plain(m.view(np.uint16), k).view(BF16) if m.dtype == BF16 else plain(m, k)
     if name in ("sort", "partition", "cumsum", "cumprod", "matmul"):
         return lambda *args, **kwargs: _in_float32(plain, args, kwargs)
+    if name == "clip":
+        return lambda a, a_min, a_max: _clip(cupy, a, a_min, a_max)
     if name in ("argsort", "searchsorted"):
         return lambda *args, **kwargs: plain(*map(_widened, args), **kwargs)
     return plain
@@ -48,6 +50,17 @@ def _where(plain: Callable[..., Any], condition: Any, x: Any, y: Any) -> Any:
     scalars = [isinstance(a, (bool, int, float)) for a in (x, y)]
     out = plain(condition, x, y)
     return out.astype(BF16) if any(arrays) and any(scalars) else out
+
+
+def _clip(cupy: Any, a: Any, low: Any, high: Any) -> Any:
+    """CuPy's clip, which needs both bounds of booleans and of bfloat16."""
+    if a.dtype.kind not in "bV":
+        return cupy.clip(a, low, high)
+    wide = _widened(a)
+    out = wide if low is None else cupy.maximum(wide, _widened(low))
+    out = out if high is None else cupy.minimum(out, _widened(high))
+    scalars = all(isinstance(b, (bool, int, float, type(None))) or b.dtype == BF16 for b in (low, high))
+    return out.astype(BF16) if a.dtype == BF16 and scalars else out
 
 
 def _in_float32(plain: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -25,6 +25,9 @@ CALLS = {
     "where with a scalar": lambda xp, a, b: xp.where(a > 0, a, 0.0),
     "where with a scalar first": lambda xp, a, b: xp.where(a > 0, 1.0, b),
     "where, broadcasting": lambda xp, a, b: xp.where(a[:1] > 0, a, b[:, :1]),
+    "clip": lambda xp, a, b: xp.clip(a, -0.5, 0.5),
+    "clip from below": lambda xp, a, b: xp.clip(a, b, None),
+    "clip from above": lambda xp, a, b: xp.clip(a, None, 0.25),
     "tril": lambda xp, a, b: xp.tril(a),
     "triu": lambda xp, a, b: xp.triu(a, 1),
     "triu of a transposed view": lambda xp, a, b: xp.triu(a.T, -1),
@@ -53,6 +56,12 @@ def test_where_moves_bits_unchanged(xp):
     a = np.array([np.nan, np.inf, -0.0, 1e-38], BF16)
     out = xp.where(gpu(np.array([True, True, True, True])), gpu(a), gpu(a[::-1].copy())).get()
     np.testing.assert_array_equal(out.view(np.uint16), a.view(np.uint16))
+
+
+@pytest.mark.parametrize("low, high, expected", [(1, None, [1, 1]), (None, 0, [0, 0]), (0.5, None, [0.5, 1]), (False, True, [0, 1])])
+def test_clip_of_booleans(xp, low, high, expected):
+    out = xp.clip(gpu(np.array([False, True])), low, high)
+    assert out.dtype == np.clip(np.array([False, True]), low, high).dtype and out.get().tolist() == expected
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int8", "int16", "uint8", "int32", "int64", "bool"])

@@ -224,13 +224,6 @@ class ndarray:
         return deliver(indexing.take_part(self._a, index), [self, *others])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(value, np.ndarray):
-            whole = index is Ellipsis or index == slice(None)
-            if not whole or value.shape != self.shape or value.dtype != self.dtype:
-                raise ValueError(
-                    "copying a numpy.ndarray to a cupy.ndarray by empty slice assignment must ensure arrays have same shape and dtype"
-                )
-            return self.set(value)
         value, sources = ufuncs.operand(value)
         index, others = indexing.prepare(index)
         launch([*sources, *others], [self])

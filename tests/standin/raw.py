@@ -48,7 +48,7 @@ def _argument(value: Any) -> Any:
             f"You are trying to pass a numpy.ndarray of shape {value.shape} as a kernel parameter. Pass a cupy.ndarray instead."
         )
     if isinstance(value, (np.generic, np.ndarray)):
-        return value
+        return value if isinstance(value, np.generic) else value.reshape(())[()]
     for kind, dtype in ((bool, np.bool_), (int, np.int64), (float, np.float64), (complex, np.complex128)):
         if isinstance(value, kind):
             return dtype(value)
