@@ -76,7 +76,10 @@ def source(name: str) -> str:
 
 
 def expand(path: str) -> str:
-    """The text of a source file, each ``#include "..."`` replaced by that file, once; line numbers stay right."""
+    """The text of a source file, each ``#include "..."`` replaced by that file, once; line numbers stay right.
+
+    An included file lies beside the one that includes it, or below `kernels`.
+    """
     return "".join(_expand(os.path.normpath(path), set()))
 
 
@@ -90,7 +93,8 @@ def _expand(path: str, seen: set[str]) -> list[str]:
             if include is None:
                 parts.append(line if line.strip() != "#pragma once" else "\n")
                 continue
-            header = os.path.normpath(os.path.join(os.path.dirname(path), include[1]))
+            beside = os.path.join(os.path.dirname(path), include[1])
+            header = os.path.normpath(beside if os.path.exists(beside) else os.path.join(ROOT, include[1]))
             if header not in seen:
                 parts += _expand(header, seen)
             parts.append(f'#line {number + 1} "{label}"\n')

@@ -17,6 +17,7 @@ struct Job {
     Slice slice;
     void* context;
     std::int64_t n, slices;
+    int threads;
     std::atomic<std::int64_t> next{0};
 
     void work() {
@@ -32,9 +33,9 @@ public:
     void run(Job& job) {
         std::unique_lock<std::mutex> only(submit_, std::try_to_lock);
         if (!only.owns_lock()) return job.work();
-        start_workers(static_cast<int>(job.slices) - 1);
+        start_workers(job.threads - 1);
         publish(&job);
-        for (std::int64_t i = 1; i < job.slices; ++i) wake_.notify_one();
+        for (int i = 1; i < job.threads; ++i) wake_.notify_one();
         job.work();
         std::unique_lock<std::mutex> lock(state_);
         job_ = nullptr;                                 // who wakes late finds nothing and never sees this stack frame
@@ -108,9 +109,10 @@ thread_local bool inside = false;                       // a slice that calls pa
 void parallel_for(std::int64_t n, std::int64_t grain, Slice slice, void* context) {
     if (n <= 0) return;
     Pool& workers = current();
-    std::int64_t slices = std::min<std::int64_t>(workers.threads_, n / std::max<std::int64_t>(grain, 1));
-    if (slices < 2 || inside) return slice(context, 0, n);
-    Job job{slice, context, n, slices};
+    std::int64_t slices = n / std::max<std::int64_t>(grain, 1);
+    int threads = static_cast<int>(std::min<std::int64_t>(workers.threads_, slices));
+    if (threads < 2 || inside) return slice(context, 0, n);
+    Job job{slice, context, n, slices, threads};
     inside = true;
     workers.run(job);
     inside = false;

@@ -12,8 +12,9 @@ namespace dtrain {
 
 using Slice = void (*)(void* context, std::int64_t begin, std::int64_t end);
 
-// Calls slice(context, begin, end) over disjoint parts of [0, n), each of `grain` elements or more (n < 2 grain: once,
-// here); returns when all are done. `slice` must not throw.
+// Calls slice(context, begin, end) over disjoint parts of [0, n), each of `grain` elements or a little more; returns when
+// all are done. Threads take the next part when they have done one, so that a thread the system has not woken, or has put
+// aside for another program, holds up at most one part. `slice` must not throw.
 void parallel_for(std::int64_t n, std::int64_t grain, Slice slice, void* context);
 
 template <class F> void parallel_for(std::int64_t n, std::int64_t grain, F&& body) {

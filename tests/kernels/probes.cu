@@ -1,5 +1,5 @@
 // Small kernels that ask the shim what CUDA would answer, and some that are wrong on purpose.
-#include "../../kernels/cuda/primitives.cuh"
+#include "cuda/primitives.cuh"
 
 extern "C" __global__ void row_sums(const float* x, float* sums, int width) {
     __shared__ float scratch[32];
