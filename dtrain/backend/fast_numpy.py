@@ -54,3 +54,20 @@ def broadcast_to(x: Any, shape: Any) -> Any:
 
 
 OVERRIDES = {f.__name__: f for f in (sum, mean, reshape, transpose, swapaxes, squeeze, zeros_like, ones_like, broadcast_to)}
+
+
+def scatter_add(target: Any, index: Any, values: Any) -> None:
+    """``target[index] += values`` with repeated indices adding up.
+
+    Rows of one index array are sorted and summed in runs, several times faster than ``np.add.at``.
+    """
+    if len(index) == 1 and getattr(index[0], "ndim", 0) == 1 and target.ndim > 1 and index[0].size and index[0].dtype != bool:
+        rows = index[0]
+        order = rows.argsort(kind="stable")
+        ordered = rows[order]
+        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        if rows.min() >= 0:
+            values = np.broadcast_to(values, rows.shape + target.shape[1:])
+            target[ordered[starts]] += np.add.reduceat(values[order], starts, axis=0)
+            return
+    np.add.at(target, index, values)

@@ -49,7 +49,7 @@ class Namespace:
 
     def scatter_add(self, target: Any, index: Any, values: Any) -> None:
         """``target[index] += values`` with repeated indices adding up."""
-        np.add.at(target, index, values)
+        fast_numpy.scatter_add(target, index, values)
 
     def cast(self, array: Any, dtype: Any) -> Any:
         return array.astype(dtype, copy=False)
