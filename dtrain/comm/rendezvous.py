@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import secrets
-import socket
 import stat
 import time
 from collections.abc import Mapping
 
-from dtrain.comm.store import Store, TCPStore
+from typing import TYPE_CHECKING
+
 from dtrain.errors import ConfigError, DistributedError
+
+if TYPE_CHECKING:
+    from dtrain.comm.store import Store
 
 
 def node_id() -> str:
@@ -24,7 +25,7 @@ def node_id() -> str:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         boot, namespace = "", ""
-    return f"{socket.gethostname()}|{boot}|{namespace}|{os.getuid()}"
+    return f"{os.uname().nodename}|{boot}|{namespace}|{os.getuid()}"
 
 
 def run_id(environ: Mapping[str, str] | None = None) -> str:
@@ -38,6 +39,8 @@ def meet_at_address(host: str, port: int, rank: int, timeout: float) -> Store:
 
     Under torchrun that port already belongs to torchrun's own store: then ranks meet at a file named after it.
     """
+    from dtrain.comm.store import TCPStore
+
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return meet_at_file(_agent_file(host, port), rank, timeout)
     return TCPStore(host, port, rank == 0, timeout, run_id())
@@ -48,8 +51,10 @@ def meet_at_file(path: str, rank: int, timeout: float) -> Store:
 
     A file left from an earlier run does no harm: nobody answers there with its token.
     """
+    from dtrain.comm.store import TCPStore
+
     if rank == 0:
-        token = secrets.token_hex(16)
+        token = os.urandom(16).hex()
         store = TCPStore("127.0.0.1", 0, True, timeout, token)
         _write(path, json.dumps({"host": store.host, "port": store.port, "token": token, "node": node_id()}))
         return store
@@ -86,7 +91,7 @@ def same_node(node: str, where: str) -> None:
     """Raise ConfigError unless rank 0, whose ``node_id`` was found at ``where``, can share memory with this process."""
     if node != node_id():
         raise ConfigError(
-            f"rank 0 (at {where}) runs on {node.split('|')[0]!r} and this rank on {socket.gethostname()!r}, or in another container or "
+            f"rank 0 (at {where}) runs on {node.split('|')[0]!r} and this rank on {os.uname().nodename!r}, or in another container or "
             "under another user: the local backend connects processes of one node only. Start the job with mpirun, "
             "`dtrain run` or srun, with mpi4py and an MPI installed (pip install 'dtrain[mpi]'), to span nodes"
         )
@@ -99,5 +104,6 @@ def _agent_file(host: str, port: int) -> str:
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         raise ConfigError(f"{folder} must be a folder of this user, closed to others; remove it")
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    name = hashlib.sha256(f"{host}:{port}:{run_id()}:{attempt}".encode()).hexdigest()[:32]
-    return os.path.join(folder, name)
+    import hashlib
+
+    return os.path.join(folder, hashlib.sha256(f"{host}:{port}:{run_id()}:{attempt}".encode()).hexdigest()[:32])

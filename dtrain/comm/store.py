@@ -7,7 +7,6 @@ the one address it was given, and talks only to clients that name its run. It ho
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import socket
 import struct
@@ -100,6 +99,16 @@ class HashStore(Store):
         return self._table.answer(head, value)
 
 
+class PrefixStore(Store):
+    """``store`` with ``prefix/`` before every key."""
+
+    def __init__(self, prefix: str, store: Store) -> None:
+        self._prefix, self._store, self.timeout = prefix, store, store.timeout
+
+    def _call(self, head: dict[str, Any], value: bytes = b"", wait: float = 0.0) -> tuple[dict[str, Any], bytes]:
+        return self._store._call({**head, "key": f"{self._prefix}/{head['key']}"}, value, wait)
+
+
 class TCPStore(Store):
     """The store at ``host:port``; ``is_master`` also serves it (port 0: any free one, then in ``port``).
 
@@ -163,7 +172,9 @@ class Server:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError), client:
             client.settimeout(10.0)
             head, _ = receive_frame(client)
-            same = hmac.compare_digest(str(head.get("run")).encode(), self._run_id.encode())
+            from hmac import compare_digest
+
+            same = compare_digest(str(head.get("run")).encode(), self._run_id.encode())
             send_frame(client, {"magic": _MAGIC, "welcome": same and head.get("magic") == _MAGIC})
             if not same:
                 return

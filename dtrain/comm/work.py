@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from dtrain.errors import CollectiveTimeout, DistributedError
 from dtrain.logs import logger
 
 
+def seconds(timeout: float | timedelta | None) -> float | None:
+    """A timeout as seconds."""
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
 class Work:
     """An operation that is done: what synchronous calls return, and the base of the others."""
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
         """Block until the operation is done, at most ``timeout`` seconds; raise what it raised."""
         return True
 
@@ -34,6 +40,29 @@ class Work:
 DONE = Work()
 
 
+class FinishedBy(Work):
+    """``work``, and after it ``finish`` (once), such as copying what came into the caller's arrays."""
+
+    def __init__(self, work: Work, finish: Callable[[], Any]) -> None:
+        self._work = work
+        self._finish: Callable[[], Any] | None = finish
+        self._lock = threading.Lock()
+
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
+        self._work.wait(timeout)
+        with self._lock:
+            if self._finish is not None:
+                self._finish()
+                self._finish = None
+        return True
+
+    def is_completed(self) -> bool:
+        return self._work.is_completed() and (self._work.exception() is not None or self.wait())
+
+    def exception(self) -> BaseException | None:
+        return self._work.exception()
+
+
 class QueuedWork(Work):
     """An operation waiting for, or running on, its group's communication thread."""
 
@@ -46,8 +75,8 @@ class QueuedWork(Work):
         self._error: BaseException | None = None
         self._seen = False
 
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self._finished.wait(timeout):
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
+        if not self._finished.wait(seconds(timeout)):
             raise CollectiveTimeout(f"{self._name} was not done after {timeout} s; it is still under way")
         self._seen = True
         if self._error is not None:

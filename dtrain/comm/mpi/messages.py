@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dtrain.comm.mpi.link import Link, movers
-from dtrain.comm.work import Work
+from dtrain.comm.work import Work, seconds
 from dtrain.errors import ArgumentError, CollectiveMismatch, CollectiveTimeout, DistributedError
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class MessageWork(Work):
         """Mark as done."""
         self.error, self.done = error, True
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
         if not self.done:
-            self._owner.finish(self, timeout)
+            self._owner.finish(self, seconds(timeout))
         if self.error is not None:
             raise self.error
         return True

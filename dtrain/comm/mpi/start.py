@@ -66,13 +66,13 @@ def _settings_files(environ: Mapping[str, str]) -> str:
 
 
 def mpi_group(timeout: float = DEFAULT_TIMEOUT, *, shared_memory: bool = True, chunk: int | None = None,
-              expected: int | None = None, backend: str = "mpi") -> Group:
+              expected: int | None = None, launcher: str = "the launcher", backend: str = "mpi") -> Group:
     """The world of all MPI ranks. ``shared_memory=False`` uses MPI messages on one node too.
 
-    ``expected`` is the size that the launcher announced; another size of MPI's is a LaunchError.
+    ``expected`` is the size that ``launcher`` announced; another size of MPI's is a LaunchError.
     """
     MPI = load()
-    check_size(MPI.COMM_WORLD.size, expected, MPI.Get_library_version().split(",")[0])
+    check_size(MPI.COMM_WORLD.size, expected, MPI.Get_library_version().split(",")[0].strip("\0\n "), launcher)
     comm = MPI.COMM_WORLD.Dup()
     failure.install(comm.rank, lambda code: _kill(MPI, code))
     ranks = tuple(range(comm.size))
@@ -87,11 +87,11 @@ def mpi_group(timeout: float = DEFAULT_TIMEOUT, *, shared_memory: bool = True, c
     return Group(transport, backend, timeout)
 
 
-def check_size(found: int, expected: int | None, library: str) -> None:
+def check_size(found: int, expected: int | None, library: str, launcher: str = "the launcher") -> None:
     """Raise LaunchError where the launcher and MPI disagree on the number of ranks."""
     if expected is not None and found != expected:
         raise LaunchError(
-            f"the launcher announced {expected} ranks, but MPI ({library}) sees {found}: the mpirun or srun that started this job does "
+            f"{launcher} announced {expected} ranks, but MPI ({library}) sees {found}: the mpirun or srun that started this job does "
             "not belong to the MPI library that mpi4py loads. Use the mpirun next to this Python "
             f"({os.path.join(os.path.dirname(sys.executable), 'mpirun')}), `dtrain run`, or under Slurm `srun --mpi=pmi2` with MPICH "
             "or mpirun inside the allocation with Open MPI"

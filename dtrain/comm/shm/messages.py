@@ -12,12 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 
 import numpy as np
 
 from dtrain.comm.shm.control import ABORT, Control
 from dtrain.comm.shm.segment import LINE, WORD, Layout, Segment
-from dtrain.comm.work import Work
+from dtrain.comm.work import Work, seconds
 from dtrain.errors import CollectiveMismatch, CollectiveTimeout, DistributedError
 
 _HEAD = struct.Struct("<qQI4x")          # tag, bytes of data, bytes of words
@@ -66,9 +67,9 @@ class MessageWork(Work):
         self.source: int | None = None
         self.on_done = on_done
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
         if not self.done:
-            self._owner.finish(self, timeout)
+            self._owner.finish(self, seconds(timeout))
         if self.error is not None:
             raise self.error
         return True

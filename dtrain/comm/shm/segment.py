@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +89,7 @@ class Segment:
     @staticmethod
     def private(size: int) -> Segment:
         """Memory for the threads of this process."""
-        token = secrets.token_hex(16)
+        token = os.urandom(16).hex()
         _PRIVATE[token] = _aligned(size)
         return Segment(_PRIVATE[token], {"memory": token, "size": size})
 
@@ -108,7 +107,7 @@ class Segment:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
             raise DistributedError(f"no room for {size / 2**20:.0f} MiB of shared memory between ranks: {error}") from None
-        token = secrets.token_bytes(16)
+        token = os.urandom(16)
         segment = Segment(_map(fd, size), {"pid": os.getpid(), "fd": fd, "size": size, "token": token.hex()}, fd)
         segment.raw[:16] = token
         return segment
