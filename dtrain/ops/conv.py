@@ -25,6 +25,26 @@ _COLUMNS_CUDA = 1 << 27
 _LEAST_WIDTH = 256  # a narrower matrix product wastes the machine
 
 
+class Scratch:
+    """Arrays used again for every piece: fresh ones of this size would come from the system page by page."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple, Any] = {}
+
+    def empty(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        return self._get(xp.empty, shape, dtype)
+
+    def zeros(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Zeros at first; what a piece has written stays for the next."""
+        return self._get(xp.zeros, shape, dtype)
+
+    def _get(self, make: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        found = self.arrays.get((make, shape))
+        if found is None:
+            found = self.arrays[make, shape] = make(shape, dtype)
+        return found
+
+
 class Bilinear(Op):
     """Base of the three: the windows over x, and how many groups the channels fall into."""
 
@@ -40,23 +60,28 @@ class Bilinear(Op):
         for start in range(0, n, step):
             yield slice(start, min(start + step, n))
 
-    def columns(self, xp: Any, x: Any) -> Any:
+    def columns(self, xp: Any, x: Any, scratch: Scratch) -> Any:
         """(n, C, *size) as (groups, C / groups * kernel places, n * windows)."""
         win = self.windows
         n, channels = x.shape[:2]
         if win.count == 1 and win.size == win.out and not win.is_padded:
             return _lanes(xp, x, self.groups)
-        source = win.pad(xp, x, 0)
-        out = xp.empty((channels, win.count, n, *win.out), x.dtype)
+        source = x
+        if win.is_padded:
+            source = scratch.zeros(xp, (n, channels, *win.padded), x.dtype)
+            source[(..., *win.interior)] = x
+        out = scratch.empty(xp, (channels, win.count, n, *win.out), x.dtype)
         for i, place in enumerate(win.offsets()):
             out[:, i] = xp.swapaxes(source[(slice(None), slice(None), *place)], 0, 1)
         return out.reshape(self.groups, channels // self.groups * win.count, n * _size(win.out))
 
-    def fold(self, xp: Any, columns: Any, n: int, channels: int) -> Any:
-        """The transpose of ``columns``: each window's elements added where they came from, (n, C, *size)."""
+    def fold(self, xp: Any, rows: Any, lanes: Any, n: int, channels: int, scratch: Scratch) -> Any:
+        """The transpose of ``columns`` after rows @ lanes: each window's elements added where they came from, (n, C, *size)."""
         win = self.windows
-        columns = columns.reshape(channels, win.count, n, *win.out)
-        out = xp.zeros((channels, n, *win.padded), columns.dtype)
+        columns = scratch.empty(xp, (self.groups, rows.shape[1], lanes.shape[2]), lanes.dtype)
+        columns = xp.matmul(rows, lanes, out=columns).reshape(channels, win.count, n, *win.out)
+        out = scratch.zeros(xp, (channels, n, *win.padded), columns.dtype)
+        out[...] = 0
         for i, place in enumerate(win.offsets()):
             out[(slice(None), slice(None), *place)] += columns[:, i]
         return xp.swapaxes(out[(slice(None), slice(None), *win.interior)], 0, 1)
@@ -72,8 +97,9 @@ class Convolve(Bilinear):
         if xp.name == "meta":
             return y
         rows = w.reshape(self.groups, out_channels // self.groups, -1)
+        scratch = Scratch()
         for piece in self.pieces(xp, n, x.shape[1]):
-            columns = self.columns(xp, x[piece])
+            columns = self.columns(xp, x[piece], scratch)
             part = _unlanes(xp, xp.matmul(rows, columns), piece.stop - piece.start, y.shape)
             if b is None:
                 y[piece] = part
@@ -99,8 +125,9 @@ class ConvInput(Bilinear):
         if xp.name == "meta":
             return x
         rows = xp.swapaxes(w.reshape(self.groups, w.shape[0] // self.groups, -1), 1, 2)
+        scratch = Scratch()
         for piece in self.pieces(xp, n, channels):
-            part = self.fold(xp, xp.matmul(rows, _lanes(xp, y[piece], self.groups)), piece.stop - piece.start, channels)
+            part = self.fold(xp, rows, _lanes(xp, y[piece], self.groups), piece.stop - piece.start, channels, scratch)
             if b is None:
                 x[piece] = part
             else:
@@ -125,8 +152,9 @@ class ConvWeight(Bilinear):
         if xp.name == "meta":
             return xp.empty(shape, x.dtype)
         w = xp.zeros((self.groups, out_channels // self.groups, channels // self.groups * self.windows.count), x.dtype)
+        scratch = Scratch()
         for piece in self.pieces(xp, n, channels):
-            w += xp.matmul(_lanes(xp, y[piece], self.groups), xp.swapaxes(self.columns(xp, x[piece]), 1, 2))
+            w += xp.matmul(_lanes(xp, y[piece], self.groups), xp.swapaxes(self.columns(xp, x[piece], scratch), 1, 2))
         return w.reshape(shape)
 
     def backward(self, xp: Any, g: Any) -> tuple:
