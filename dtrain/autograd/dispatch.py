@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from dtrain.autograd import views
+from dtrain.autograd.moves import Cast, ToDevice
 from dtrain.autograd.op import Op, _order
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import cuda_guard, dtypes, namespace, promotion
 from dtrain.backend.state import local
-from dtrain.errors import DeviceError, DtrainError, DtypeError, GraphError, IndexRangeError, ShapeError
+from dtrain.errors import DeviceError, DtrainError, DtypeError, IndexRangeError, ShapeError
 
 _F32 = np.dtype(np.float32)
 _by_type = namespace.by_type
@@ -77,6 +78,9 @@ def run(op: Op, inputs: tuple) -> Any:
     except DtrainError:
         raise
     except (ValueError, TypeError, IndexError) as error:
+        moved = _scalars_moved(inputs)
+        if moved is not None:
+            return run(op, moved)
         raise explain(op, xp, arrays, error) from error
     if out.__class__ is tuple:
         return _several(op, xp, inputs, arrays, out, wants)
@@ -336,24 +340,6 @@ def cast_back(out: Any, dtype: Any) -> Any:
     return run(Cast(dtype), (out,)) if out._array.dtype.kind == "f" else out
 
 
-class Cast(Op):
-    """y = x in another dtype; the gradient returns in x's."""
-
-    half_as_float = False
-
-    def __init__(self, dtype: Any) -> None:
-        self.to = dtype
-        if dtype.kind not in "fcV":
-            self.differentiable = False  # type: ignore[misc]
-
-    def forward(self, xp: Any, x: Any) -> Any:
-        self.source = x.dtype
-        return x.astype(self.to)
-
-    def backward(self, xp: Any, g: Any) -> Any:
-        return (xp.cast(g, self.source),)
-
-
 def namespace_of(arrays: list) -> namespace.Namespace:
     """The namespace all arrays share, CPU scalars aside."""
     found = None
@@ -376,6 +362,19 @@ def _zero_dim_mix(arrays: list) -> bool:
     return all(a.ndim == 0 for a in arrays if type(a) is np.ndarray)
 
 
+def _scalars_moved(inputs: tuple) -> tuple | None:
+    """The inputs with 0-dim CPU tensors moved to the GPU of the others, as PyTorch does; None where there is nothing to move."""
+    gpu = next((x for x in inputs if isinstance(x, Tensor) and namespace.of(x._array).is_cuda), None)
+    if gpu is None or not any(_is_cpu_scalar(x) for x in inputs):
+        return None
+    place = gpu.device
+    return tuple(run(ToDevice(place), (x,)) if _is_cpu_scalar(x) else x for x in inputs)
+
+
+def _is_cpu_scalar(x: Any) -> bool:
+    return isinstance(x, Tensor) and type(x._array) is np.ndarray and x._array.ndim == 0
+
+
 def _where(array: Any) -> str:
     from dtrain.backend.device import device_of
 
@@ -392,4 +391,4 @@ def explain(op: Op, xp: Any, arrays: list, error: Exception) -> DtrainError:
     return kind(f"{op.name().lower()} cannot take ({what}): {error}")
 
 
-__all__ = ["apply", "apply_", "run", "Cast", "GraphError"]
+__all__ = ["apply", "apply_", "run", "announce", "Cast", "ToDevice"]

@@ -222,8 +222,10 @@ class Pass:
             g = self._filled(node, g)
             first = next(x for x in g if x is not None)
             xp = tensor_namespace if self.create else namespace.of(first)
-            with cuda_guard([first] if xp.is_cuda else []):
-                return node.backward(xp, *g)
+            if xp.is_cuda:
+                with cuda_guard([first]):
+                    return node.backward(xp, *g)
+            return node.backward(xp, *g)
         if self.create:
             return node.backward(tensor_namespace, g)
         xp = _by_type.get(g.__class__)

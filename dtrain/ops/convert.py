@@ -7,28 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dtrain.autograd.dispatch import Cast, apply, apply_
+from dtrain.autograd.dispatch import Cast, ToDevice, apply, apply_
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import device as devices
 from dtrain.backend import dtypes, namespace
 from dtrain.errors import ShapeError
-
-
-class ToDevice(Op):
-    """y = x on another device; the gradient returns to x's."""
-
-    half_as_float = False
-
-    def __init__(self, device: devices.device) -> None:
-        self.device = device
-
-    def forward(self, xp: Any, x: Any) -> Any:
-        self.source = devices.device_of(x)
-        return devices.move(x, self.device)
-
-    def backward(self, xp: Any, g: Any) -> Any:
-        return (xp.run(ToDevice(self.source), g),)
 
 
 class Copy(Op):
