@@ -55,8 +55,6 @@ class LoaderIterator:
                 self._next_batch()
         else:
             next(itertools.islice(self._indices, batches, batches), None)
-            first = next(self._indices, None)            # now, so that a shuffle is drawn from the generator as it is now
-            self._indices = itertools.chain([] if first is None else [first], self._indices)
         self.progress.batches = batches
 
     def _next_batch(self) -> Any:

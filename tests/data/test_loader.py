@@ -199,6 +199,23 @@ def test_resume_at_every_step_of_three_epochs(name, workers):
         assert list(train(resumed, step // per_epoch, 3)) == straight[step + 1:]
 
 
+@pytest.mark.parametrize("name", ["shuffled", "own generator", "subset"])
+def test_a_state_before_the_first_batch(name):
+    dtrain.manual_seed(2)
+    loader = LOADERS[name]()
+    it = iter(loader)
+    state, rng = copy.deepcopy(loader.state_dict()), dtrain.get_rng_state()
+    dtrain.rand(1)
+    straight, after = [y.tolist() for _, y in it], dtrain.rand(1).item()
+    dtrain.manual_seed(99)
+    resumed = LOADERS[name]()
+    resumed.load_state_dict(state)
+    dtrain.set_rng_state(rng)
+    it = iter(resumed)
+    dtrain.rand(1)
+    assert [y.tolist() for _, y in it] == straight and dtrain.rand(1).item() == after
+
+
 def test_a_state_between_epochs_and_of_another_loader():
     make = LOADERS["own generator"]
     loader = make()

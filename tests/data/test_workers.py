@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -209,12 +210,27 @@ def test_persistent_workers_are_kept():
     epochs = [{b.item() for b in loading} for _ in range(3)]
     assert epochs[0] == epochs[1] == epochs[2] and len(epochs[0]) == 2
     it = iter(loading)
-    next(it)                                                          # broken off, with batches on their way
-    assert [i for i, _ in enumerate(loading)] == list(range(8))
+    next(it)
+    assert len(list(loading)) == 8
     os.kill(min(epochs[0]), signal.SIGKILL)
     with pytest.raises(DataError, match="SIGKILL"):
         list(loading)
     assert len({b.item() for b in loading} - epochs[0]) == 2           # and they are replaced
+
+
+def test_a_pass_that_is_broken_off_leaves_nothing_to_the_next():
+    """Batches of the first pass that were on their way are not handed out in the second, nor are they still made."""
+    calls = []
+
+    def function(i):
+        time.sleep(0.01)
+        calls.append(i)
+        return [i, len(calls)]
+
+    loading = loader(function, n=100, workers=1, persistent_workers=True, prefetch_factor=50, shuffle=True)
+    next(iter(loading))
+    rows = [(i.item(), made.item()) for i, made in loading]
+    assert sorted(i for i, _ in rows) == list(range(100)) and rows[0][1] < 10
 
 
 def test_other_workers_are_new_each_time():
@@ -247,18 +263,21 @@ def big(i):
     return np.full((64, 64), i, np.float32)
 
 
+def mappings():
+    """How many segments are mapped in this process."""
+    with open("/proc/self/maps") as f:
+        return sum("dtrain-loader" in line for line in f)
+
+
 def test_batches_kept_by_the_user_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(segments, "MAX_LENT", 5)                     # from here on they are copied out
     kept = list(loader(big, n=60, batch_size=3))
     assert all((b[:, 0, 0] == dtrain.arange(3 * k, 3 * k + 3)).all() for k, b in enumerate(kept))
+    assert 0 < mappings() <= 2 * 5
 
 
 def test_memory_is_used_again():
     """The mappings do not grow with the number of batches, as long as the user lets go of them."""
-    def mappings():
-        with open("/proc/self/maps") as f:
-            return sum("dtrain-loader" in line for line in f)
-
     counts = []
     for batch in loader(big, n=400, batch_size=4):
         counts.append(mappings())
@@ -267,13 +286,17 @@ def test_memory_is_used_again():
 
 
 def test_memory_is_used_again_for_changing_sizes():
-    def mappings():
-        with open("/proc/self/maps") as f:
-            return sum("dtrain-loader" in line for line in f)
-
     growing = loader(lambda i: np.full((i + 1) * 2000, i, np.float32), n=300, batch_size=None)
     most = max(mappings() for _ in growing)
     assert most < 2 * (segments.KEEP + 6)
+
+
+def test_memory_of_batches_that_are_not_sent_is_used_again():
+    def collate(samples):
+        return dtrain.data.default_collate(samples).sum().item(), mappings()
+
+    counts = [count for _, count in loader(big, n=100, workers=1, batch_size=2, collate_fn=collate)]
+    assert counts == [1] * 50
 
 
 def test_what_a_worker_keeps_is_not_overwritten():
@@ -306,7 +329,9 @@ def test_large_indices_and_deep_prefetching_do_not_lock_up():
     batches = DataLoader(Ask(int, 6), batch_sampler=sampler, num_workers=1, prefetch_factor=6, multiprocessing_context="fork",
                          collate_fn=lambda samples: list(map(str, samples)))
     assert [b[0] for b in batches] == [str(100_000 + i) for i in range(6)]
-    assert [b.item() for b in loader(int, n=2000, workers=1, prefetch_factor=2000)] == list(range(2000))
+    both_full = DataLoader(Ask(int, 1), batch_sampler=[[0] * 500] * 600, num_workers=1, prefetch_factor=600, timeout=20,
+                           multiprocessing_context="fork", collate_fn=lambda samples: "x" * 900)
+    assert list(both_full) == ["x" * 900] * 600
 
 
 def test_a_loop_that_is_left_early_ends_its_workers():
@@ -330,6 +355,20 @@ def test_a_slow_worker_is_not_waited_for_for_ever(monkeypatch):
 def alive(pid):
     """Running; where nobody reaps orphans a dead one stays as a zombie."""
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_all_workers_are_told_to_end_at_once(monkeypatch):
+    """A worker need not wait for a slow one, which was forked later and inherited its socket."""
+    monkeypatch.setattr("dtrain.data.pool.GRACE", 2.0)
+    it = iter(loader(lambda i: time.sleep(60 * (i == 1)) or i))
+    next(it)
+    first, second = (member.process.pid for member in it._pool._members)
+    ending = threading.Thread(target=it._pool.close)
+    ending.start()
+    while alive(first):
+        time.sleep(0.01)
+    assert alive(second)
+    ending.join()
 
 
 def run_child(case, **kw):
@@ -366,8 +405,9 @@ def test_a_forked_copy_of_the_process_does_not_end_the_workers():
     next(it)
     pid = os.fork()
     if pid == 0:
+        sys.unraisablehook = lambda _: os._exit(1)
         del it
         gc.collect()
         os._exit(0)
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] == 0
     assert [b.item() for b in it] == list(range(1, 20))
