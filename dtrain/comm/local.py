@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from dtrain.comm.group import DEFAULT_TIMEOUT, Group
-from dtrain.comm.rendezvous import forget_file, meet_at_address, meet_at_file, node_id, same_node
+from dtrain.comm.rendezvous import meet_at_address, meet_at_file, node_id, same_node
 from dtrain.comm.shm.exchange import SharedMemory
 from dtrain.comm.shm.segment import Layout, Segment
 from dtrain.comm.single import Single
@@ -33,8 +33,6 @@ def local_group(rank: int, size: int, *, address: tuple[str, int] | None = None,
     finally:
         if ours:
             store.close()
-        if file is not None and rank == 0:
-            forget_file(file)
     return Group(transport, backend, timeout)
 
 

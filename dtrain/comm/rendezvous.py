@@ -55,7 +55,7 @@ def meet_at_file(path: str, rank: int, timeout: float) -> Store:
 
     if rank == 0:
         token = os.urandom(16).hex()
-        store = TCPStore("127.0.0.1", 0, True, timeout, token)
+        store = TCPStore("127.0.0.1", 0, True, timeout, token, at_file=path)
         _write(path, json.dumps({"host": store.host, "port": store.port, "token": token, "node": node_id()}))
         return store
     deadline = time.monotonic() + timeout
@@ -68,12 +68,6 @@ def meet_at_file(path: str, rank: int, timeout: float) -> Store:
         if time.monotonic() > deadline:
             raise DistributedError(f"rank {rank} did not find rank 0 through the file {path} within {timeout:g} s")
         time.sleep(0.02)
-
-
-def forget_file(path: str) -> None:
-    """Remove the meeting file, once all have met."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
 
 
 def _write(path: str, text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import threading
@@ -112,11 +113,13 @@ class PrefixStore(Store):
 class TCPStore(Store):
     """The store at ``host:port``; ``is_master`` also serves it (port 0: any free one, then in ``port``).
 
-    ``run_id`` must be the same on all sides. Clients keep trying until ``timeout`` seconds have passed.
+    ``run_id`` must be the same on all sides. Clients keep trying until ``timeout`` seconds have passed. ``at_file`` is the
+    file that says where the store is, removed when its server closes.
     """
 
-    def __init__(self, host: str, port: int, is_master: bool = False, timeout: float = 300.0, run_id: str = "") -> None:
-        self.host, self.port, self.timeout = host, port, timeout
+    def __init__(self, host: str, port: int, is_master: bool = False, timeout: float = 300.0, run_id: str = "",
+                 at_file: str | None = None) -> None:
+        self.host, self.port, self.timeout, self._file = host, port, timeout, at_file
         self._server = Server(host, port, run_id) if is_master else None
         if self._server is not None:
             self.port = self._server.port
@@ -136,6 +139,9 @@ class TCPStore(Store):
         self._socket.close()
         if self._server is not None:
             self._server.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._file)
 
 
 class Server:

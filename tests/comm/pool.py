@@ -6,6 +6,7 @@ Every run has a deadline: when it passes, the stacks of all ranks are printed, t
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -119,6 +120,7 @@ class Pool:
                 child.kill()
                 child.wait()
         self.ranks = []
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 _pools: dict[tuple[Any, ...], Pool] = {}
