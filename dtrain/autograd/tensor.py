@@ -313,7 +313,7 @@ class Tensor:
     def __reduce_ex__(self, protocol: int) -> Any:
         if self._node is not None:
             raise GraphError("only leaf tensors can be pickled; use .detach() first")
-        return _rebuild, (type(self), np.ascontiguousarray(self.detach().cpu()._array), str(self.device), self._rg)
+        return _rebuild, (type(self), np.asarray(self.detach().cpu()._array, order="C"), str(self.device), self._rg)
 
     def __setstate__(self, state: Any) -> None:
         raise UnsupportedError("tensors are rebuilt by their constructor, not from a state")

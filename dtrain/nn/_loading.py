@@ -146,12 +146,14 @@ def near_names(unexpected: list[str], missing: list[str]) -> dict[str, str]:
 
 def prefix_hint(missing: list[str], unexpected: list[str]) -> str:
     """A remedy when all keys carry (or lack) one prefix, as those saved from inside a wrapper do."""
-    for have, want, remedy in (
+    if not missing or not unexpected:
+        return ""
+    for longer, shorter, remedy in (
         (unexpected, missing, "every key of the state_dict begins with {p!r}; strip it: {{k.removeprefix({p!r}): v for k, v in state.items()}}"),
         (missing, unexpected, "every key of the model begins with {p!r}; add it: {{{p!r} + k: v for k, v in state.items()}}"),
     ):
-        if want and (at := next((k.find(want[0]) for k in have if k.endswith("." + want[0])), 0)) > 0:
-            p = next(k for k in have if k.endswith("." + want[0]))[:at]
-            if {p + k for k in want} == set(have):
-                return remedy.format(p=p)
+        p = next((key[: -len(shorter[0])] for key in longer if key.endswith("." + shorter[0])), "")
+        prefixed = {p + key for key in shorter}  # a module may forgive one side's key, so either may hold the other
+        if p and all(key.startswith(p) for key in longer) and (prefixed <= set(longer) or set(longer) <= prefixed):
+            return remedy.format(p=p)
     return ""

@@ -31,9 +31,6 @@ class Parameter(Tensor):
         out.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return out  # type: ignore[return-value]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__} containing:\n{super().__repr__()}"
-
 
 class Buffer(Tensor):
     """A tensor that a module keeps as a buffer when it is assigned; saved with the module unless ``persistent`` is False."""

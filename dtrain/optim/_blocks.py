@@ -18,24 +18,20 @@ BLOCK = 1 << 15  # elements: five float32 blocks of 128 KiB fit the second-level
 def run(update: Callable[..., None], arrays: tuple, numbers: tuple, num_scratch: int) -> None:
     """``update(xp, blocks, scratch, *numbers)`` over all blocks of ``arrays`` (equal shapes; None stays None).
 
-    ``arrays[0]`` is the parameter, ``arrays[1]`` its gradient; ``update`` writes into all but the gradient. Half
-    arrays are computed in float32 on the CPU. Numbers are given in the form the array library is fastest with.
+    ``arrays[0]`` is the parameter, ``arrays[1]`` its gradient; ``update`` writes into all but the gradient. Halves
+    are computed in float32. Numbers are given in the form the array library is fastest with.
     """
     param = arrays[0]
     xp = namespace.of(param)
+    work = param.dtype if param.dtype.itemsize > 2 else np.dtype(np.float32)
+    compute = _plainly if work is param.dtype else _in_float32
     if xp.is_cuda:
         with cuda_guard([param]):
-            update(xp, arrays, [xp.empty_like(param) for _ in range(num_scratch)], *numbers)
-        return
-    if xp.name != "numpy":
-        return
-    work = param.dtype if param.dtype.itemsize > 2 else np.dtype(np.float32)
-    constants = [np.array(x, work) if isinstance(x, float) else x for x in numbers]  # 0-dim: half the cost of a float
-    for blocks in _blocks_of(arrays):
-        if work is param.dtype:
-            update(xp, blocks, [np.empty_like(blocks[0]) for _ in range(num_scratch)], *constants)
-        else:
-            _in(work, update, blocks, constants, num_scratch)
+            compute(xp, update, arrays, numbers, num_scratch)
+    elif xp.name == "numpy":
+        constants = [np.array(x, work) if isinstance(x, float) else x for x in numbers]  # 0-dim: half the cost of a float
+        for blocks in _blocks_of(arrays):
+            compute(xp, update, blocks, constants, num_scratch)
 
 
 def _blocks_of(arrays: tuple) -> Iterator[Sequence]:
@@ -48,10 +44,13 @@ def _blocks_of(arrays: tuple) -> Iterator[Sequence]:
         yield [None if a is None else a[start : start + BLOCK] for a in flat]
 
 
-def _in(work: Any, update: Callable[..., None], blocks: Sequence, constants: list, num_scratch: int) -> None:
-    """The update computed in the dtype ``work``."""
-    wide = [None if b is None else b.astype(work) for b in blocks]
-    update(namespace.numpy, wide, [np.empty_like(wide[0]) for _ in range(num_scratch)], *constants)
+def _plainly(xp: Any, update: Callable[..., None], blocks: Sequence, numbers: Sequence, num_scratch: int) -> None:
+    update(xp, blocks, [xp.empty_like(blocks[0]) for _ in range(num_scratch)], *numbers)
+
+
+def _in_float32(xp: Any, update: Callable[..., None], blocks: Sequence, numbers: Sequence, num_scratch: int) -> None:
+    wide = [None if b is None else b.astype(np.float32) for b in blocks]
+    _plainly(xp, update, wide, numbers, num_scratch)
     for i, (block, result) in enumerate(zip(blocks, wide)):
         if i != 1 and block is not None:
-            block[...] = result
+            xp.copyto(block, result.astype(block.dtype))

@@ -77,6 +77,7 @@ class Optimizer:
         _check_flags(defaults)
         if isinstance(params, Tensor):
             raise TypeError("an optimizer takes an iterable of Tensors or dicts, got a single Tensor; put it into a list")
+        _refuse_sets(params)
         groups = list(params)
         if not groups:
             raise ArgumentError("optimizer got an empty parameter list; does the model have parameters, and was a generator used up before?")
@@ -203,12 +204,16 @@ def _check_flags(defaults: dict[str, Any]) -> None:
         raise ArgumentError("foreach and fused cannot both be True; leave both out, dtrain picks the fastest update itself")
 
 
+def _refuse_sets(params: Any) -> None:
+    if isinstance(params, (set, frozenset)):
+        raise TypeError("parameters in a set have no order, so saved state could not be matched to them; use a list")
+
+
 def _unpack(params: Any) -> tuple[list[Tensor], list[str]]:
     """The tensors of a group and, where pairs were given, their names."""
     if isinstance(params, Tensor):
         return [params], []
-    if isinstance(params, (set, frozenset)):
-        raise TypeError("parameters in a set have no order, so saved state could not be matched to them; use a list")
+    _refuse_sets(params)
     items = list(params)
     named = [item for item in items if isinstance(item, tuple)]
     if not named:
