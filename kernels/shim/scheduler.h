@@ -1,7 +1,7 @@
 // The threads of one block as fibers, and what they wait for.
 //
-// A fiber runs until it waits or returns; then the next runnable one runs, in the launch's order. Fibers are made once
-// with makecontext and switched with _setjmp and _longjmp, which make no system call: a switch costs some 10 ns.
+// A fiber runs until it waits or returns, then the next of its warp runs, in the launch's order. Fibers are made once with
+// makecontext and switched with _setjmp and _longjmp, which make no system call: a switch costs some 10 ns.
 #pragma once
 
 #include <setjmp.h>
@@ -180,25 +180,42 @@ template <class T> void arrange(std::vector<T>& order, Order wish, std::mt19937_
     if (wish == Order::random) std::shuffle(order.begin(), order.end(), random);
 }
 
-inline void run_block(Order wish, std::mt19937_64& random) {
-    block.waiting = 0;
-    block.warps.assign((block.threads + warpSize - 1) / warpSize, {});
-    for (int i = 0; i < block.threads; ++i) block.fibers[i].state = State::ready;
-    for (std::vector<int> order;;) {
-        order.clear();
-        bool done = true;
-        for (int i = 0; i < block.threads; ++i) {
-            if (block.fibers[i].state == State::ready) order.push_back(i);
-            done = done && block.fibers[i].state == State::returned;
-        }
-        if (done) return;
-        if (order.empty()) return explain_deadlock();
-        arrange(order, wish, random);
-        for (int i : order) {
+// Runs a warp's lanes until none of them can go on; false where none could from the start, or one failed.
+inline bool run_warp(int warp, Order wish, std::mt19937_64& random) {
+    const int first = warp * warpSize, last = std::min(first + warpSize, block.threads);
+    bool moved = false;
+    for (std::vector<int> lanes;;) {
+        lanes.clear();
+        for (int i = first; i < last; ++i)
+            if (block.fibers[i].state == State::ready) lanes.push_back(i);
+        if (lanes.empty()) return moved;
+        arrange(lanes, wish, random);
+        for (int i : lanes) {
             enter(i);
+            if (!block.error.empty()) return false;
+        }
+        moved = true;
+    }
+}
+
+// One warp after the other goes as far as it can: a missing barrier lets it overtake the others, and shows.
+inline void run_block(Order wish, std::mt19937_64& random) {
+    std::vector<int> warps((block.threads + warpSize - 1) / warpSize);
+    std::iota(warps.begin(), warps.end(), 0);
+    if (wish == Order::reverse) std::reverse(warps.begin(), warps.end());
+    block.waiting = 0;
+    block.warps.assign(warps.size(), {});
+    for (int i = 0; i < block.threads; ++i) block.fibers[i].state = State::ready;
+    for (bool moved = true; moved;) {
+        moved = false;
+        if (wish == Order::random) std::shuffle(warps.begin(), warps.end(), random);
+        for (int warp : warps) {
+            moved = run_warp(warp, wish, random) || moved;
             if (!block.error.empty()) return;
         }
     }
+    for (int i = 0; i < block.threads; ++i)
+        if (block.fibers[i].state != State::returned) return explain_deadlock();
 }
 
 }  // namespace shim

@@ -1,12 +1,21 @@
 // Small kernels that ask the shim what CUDA would answer, and some that are wrong on purpose.
 #include "cuda/primitives.cuh"
 
+// The sums of a row and of its squares, one after the other through the same shared memory.
 extern "C" __global__ void row_sums(const float* x, float* sums, int width) {
     __shared__ float scratch[32];
-    float sum = 0;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) sum += x[blockIdx.x * width + i];
+    float sum = 0, squares = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        const float value = x[blockIdx.x * width + i];
+        sum += value;
+        squares += value * value;
+    }
     sum = dtrain::block_sum(sum, scratch);
-    if (threadIdx.x == blockDim.x - 1) sums[blockIdx.x] = sum;
+    squares = dtrain::block_sum(squares, scratch);
+    if (threadIdx.x == blockDim.x - 1) {
+        sums[2 * blockIdx.x] = sum;
+        sums[2 * blockIdx.x + 1] = squares;
+    }
 }
 
 extern "C" __global__ void reverse_block(const int* x, int* out) {

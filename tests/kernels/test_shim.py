@@ -21,9 +21,9 @@ def run(name, grid, block, *args, **options):
 @pytest.mark.parametrize("threads, width", [(32, 7), (256, 1000), (1024, 5000)])
 def test_block_reduction(order, threads, width):
     x = np.random.default_rng(0).integers(-50, 50, (5, width)).astype(np.float32)
-    sums = np.full(5, np.nan, np.float32)
+    sums = np.full((5, 2), np.nan, np.float32)
     run("row_sums", 5, threads, x, sums, np.int32(width), order=order, seed=3)
-    np.testing.assert_array_equal(sums, x.sum(1))
+    np.testing.assert_array_equal(sums, np.stack([x.sum(1), (x * x).sum(1)], 1))
 
 
 @pytest.mark.parametrize("order", ORDERS)
