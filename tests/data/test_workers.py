@@ -329,9 +329,27 @@ def test_large_indices_and_deep_prefetching_do_not_lock_up():
     batches = DataLoader(Ask(int, 6), batch_sampler=sampler, num_workers=1, prefetch_factor=6, multiprocessing_context="fork",
                          collate_fn=lambda samples: list(map(str, samples)))
     assert [b[0] for b in batches] == [str(100_000 + i) for i in range(6)]
-    both_full = DataLoader(Ask(int, 1), batch_sampler=[[0] * 500] * 600, num_workers=1, prefetch_factor=600, timeout=20,
-                           multiprocessing_context="fork", collate_fn=lambda samples: "x" * 900)
-    assert list(both_full) == ["x" * 900] * 600
+
+
+def test_both_directions_of_a_socket_may_be_full():
+    """The worker, blocked on its results, still takes the tasks that the loader is blocked on."""
+    def slowly():
+        for _ in range(600):
+            time.sleep(0.0005)                                        # so that results pile up while tasks are sent
+            yield [0] * 500
+
+    def lock_up(*_):
+        raise TimeoutError("the loader and its worker wait for each other")
+
+    loading = DataLoader(Ask(int, 1), batch_sampler=slowly(), num_workers=1, prefetch_factor=600, multiprocessing_context="fork",
+                         collate_fn=lambda samples: "x" * 900)
+    before = signal.signal(signal.SIGALRM, lock_up)
+    signal.alarm(20)
+    try:
+        assert list(loading) == ["x" * 900] * 600
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_loop_that_is_left_early_ends_its_workers():
