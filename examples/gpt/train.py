@@ -51,6 +51,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--global-batch", type=int, default=GLOBAL_BATCH)
     parser.add_argument("--micro-batches", type=int, default=1, help="parts a rank's share of the batch is accumulated in")
+    parser.add_argument("--context", type=int, default=Config.context, help="bytes the model sees at once")
+    parser.add_argument("--layers", type=int, default=Config.layers)
+    parser.add_argument("--width", type=int, default=Config.width)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (each rank takes the GPU of its local rank)")
     parser.add_argument("--autocast", choices=["off", "bf16"], default="off")
@@ -101,7 +104,7 @@ def main() -> None:
         corpus.build(args.out / "corpus")
     dist.barrier()
     train_tokens, val_tokens = corpus.load(args.out / "corpus")
-    config = Config(dropout=args.dropout)
+    config = Config(context=args.context, layers=args.layers, width=args.width, dropout=args.dropout)
     loader = TokenLoader(train_tokens, args.global_batch, config.context, rank, ranks, SEED, micro_batches=args.micro_batches)
     held_out = TokenLoader(val_tokens, args.global_batch, config.context, rank, ranks, SEED)
 
