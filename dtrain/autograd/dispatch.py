@@ -36,7 +36,7 @@ def through_modes(op: Op, inputs: tuple) -> Any:
 
     def proceed(depth: int, op: Op, inputs: tuple) -> Any:
         if depth < 0:
-            return run(op, inputs)
+            return run_(op.op, inputs[0], inputs[1:]) if isinstance(op, InPlace) else run(op, inputs)
         return modes[depth](op, inputs, lambda o, i: proceed(depth - 1, o, i))
 
     return proceed(len(modes) - 1, op, inputs)
