@@ -42,7 +42,7 @@ class autocast:
             raise ArgumentError(f"autocast expects dtype bfloat16 or float16, got {self.dtype}")
         self.enabled = enabled
         self.cache_enabled = cache_enabled is not False
-        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+        self._cache: dict[int, tuple[Tensor, Tensor, int]] = {}  # id -> the copy, the weight (kept alive), its version then
         self._before: list[tuple[Any, list]] = []
 
     def __enter__(self) -> "autocast":
@@ -96,8 +96,8 @@ class autocast:
         if not (self.cache_enabled and x._rg and x._node is None and wanted is self.dtype):
             return run(Cast(wanted.np), (x,))
         found = self._cache.get(id(x))
-        if found is None or found[1]._vc[0] != x._vc[0] or (local.grad_enabled and not found[0]._rg):
-            found = self._cache[id(x)] = (run(Cast(wanted.np), (x,)), x)
+        if found is None or found[2] != x._vc[0] or (local.grad_enabled and not found[0]._rg):
+            found = self._cache[id(x)] = (run(Cast(wanted.np), (x,)), x, x._vc[0])
         return found[0]
 
 
