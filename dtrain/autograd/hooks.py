@@ -29,9 +29,13 @@ class RemovableHandle:
         self.remove()
 
 
-def add(hooks: dict, hook: Callable) -> RemovableHandle:
+def add(hooks: dict, hook: Callable, prepend: bool = False) -> RemovableHandle:
+    """Add ``hook`` at the end of ``hooks``, or at its beginning."""
     handle = RemovableHandle(hooks)
     hooks[handle.id] = hook
+    if prepend:
+        for key in [key for key in hooks if key != handle.id]:
+            hooks[key] = hooks.pop(key)
     return handle
 
 

@@ -40,17 +40,6 @@ def register_module_forward_hook(hook: Callable) -> RemovableHandle:
     return _add_globally(forward_hooks, hook)
 
 
-def put(table: dict, hook: Callable, prepend: bool = False) -> RemovableHandle:
-    """Add ``hook`` at the end of ``table``, or at its beginning."""
-    handle = add(table, hook)
-    if prepend:
-        others = [item for item in table.items() if item[0] != handle.id]
-        table.clear()
-        table[handle.id] = hook
-        table.update(others)
-    return handle
-
-
 class HookMixin:
     """Registration of hooks, and the call of a module that has some."""
 
@@ -60,7 +49,7 @@ class HookMixin:
         With ``with_kwargs`` it is ``hook(module, args, kwargs)`` and may return ``(args, kwargs)``.
         """
         self._hooked = True
-        handle = put(self._forward_pre_hooks, hook, prepend)
+        handle = add(self._forward_pre_hooks, hook, prepend)
         if with_kwargs:
             self._forward_pre_hooks_with_kwargs[handle.id] = True
         return handle
@@ -73,7 +62,7 @@ class HookMixin:
         With ``with_kwargs`` it is ``hook(module, args, kwargs, output)``; ``always_call`` runs it (with output None) even when forward raises.
         """
         self._hooked = True
-        handle = put(self._forward_hooks, hook, prepend)
+        handle = add(self._forward_hooks, hook, prepend)
         if with_kwargs:
             self._forward_hooks_with_kwargs[handle.id] = True
         if always_call:
@@ -83,12 +72,12 @@ class HookMixin:
     def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_output)`` (a tuple) before the module's backward; what it returns replaces it."""
         self._hooked = True
-        return put(self._backward_pre_hooks, hook, prepend)
+        return add(self._backward_pre_hooks, hook, prepend)
 
     def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_input, grad_output)`` (tuples) after the module's backward; what it returns replaces grad_input."""
         self._hooked = True
-        return put(self._backward_hooks, hook, prepend)
+        return add(self._backward_hooks, hook, prepend)
 
     register_backward_hook = register_full_backward_hook
 

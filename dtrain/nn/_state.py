@@ -10,11 +10,10 @@ from collections import OrderedDict
 from typing import Any, Callable, Mapping, NamedTuple
 
 from dtrain.autograd.grad_mode import no_grad
-from dtrain.autograd.hooks import RemovableHandle
+from dtrain.autograd.hooks import RemovableHandle, add
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import StateDictError
 from dtrain.nn import _loading
-from dtrain.nn._hooks import put
 
 EXTRA = "_extra_state"
 
@@ -148,21 +147,21 @@ class StateMixin:
     # -- hooks ------------------------------------------------------------------------------------------------------
     def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(module, prefix, keep_vars)`` before state_dict collects."""
-        return put(self._state_dict_pre_hooks, hook)
+        return add(self._state_dict_pre_hooks, hook)
 
     def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, local_metadata)`` after state_dict; it may change the dict in place."""
-        return put(self._state_dict_hooks, hook)
+        return add(self._state_dict_hooks, hook)
 
     _register_state_dict_hook = register_state_dict_post_hook
 
     def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`` before matching."""
-        return put(self._load_state_dict_pre_hooks, hook)
+        return add(self._load_state_dict_pre_hooks, hook)
 
     def _register_load_state_dict_pre_hook(self, hook: Callable, with_module: bool = False) -> RemovableHandle:
-        return put(self._load_state_dict_pre_hooks, hook if with_module else lambda module, *rest: hook(*rest))
+        return add(self._load_state_dict_pre_hooks, hook if with_module else lambda module, *rest: hook(*rest))
 
     def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(module, incompatible_keys)`` after loading; it may change the two lists of keys in place."""
-        return put(self._load_state_dict_post_hooks, hook)
+        return add(self._load_state_dict_post_hooks, hook)

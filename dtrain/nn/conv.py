@@ -18,9 +18,11 @@ _MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _Conv(Module):
-    """Base: weight (out_channels, in_channels / groups, *kernel_size) and bias (out_channels,)."""
+    """Base: weight (out_channels, in_channels / groups, *kernel_size), transposed (in, out / groups, ...), and bias (out_channels,)."""
 
     dims: ClassVar[int]
+    transposed: ClassVar[bool] = False
+    output_padding: tuple[int, ...] = ()
     function: ClassVar[Callable[..., Tensor]]
     weight: Any
     bias: Any
@@ -44,7 +46,8 @@ class _Conv(Module):
         self.kernel_size, self.stride, self.dilation = (self._each(n, v) for n, v in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)))
         self.padding = padding if isinstance(padding, str) else self._each("padding", padding)
         self._check()
-        self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size, device=device, dtype=dtype))
+        channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        self.weight = Parameter(empty(channels[0], channels[1] // groups, *self.kernel_size, device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(empty(out_channels, device=device, dtype=dtype))
         else:
@@ -76,10 +79,13 @@ class _Conv(Module):
         if self.bias is not None:
             init.uniform_(self.bias, *fan_in_bounds(self.weight))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _check_input(self, input: Tensor) -> None:
         if input.ndim not in (self.dims + 1, self.dims + 2) or input.shape[-self.dims - 1] != self.in_channels:
             spatial = ("length", "height, width", "depth, height, width")[self.dims - 1]
             raise ShapeError(f"expected input (batch, {self.in_channels}, {spatial}) or the same without batch, got shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input(input)
         if self.padding_mode == "zeros":
             return type(self).function(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         padded = F.pad(input, self._padding_for_pad(), mode=self.padding_mode)
@@ -103,6 +109,8 @@ class _Conv(Module):
             text += f", padding={self.padding}"
         if self.dilation != ones:
             text += f", dilation={self.dilation}"
+        if any(self.output_padding):
+            text += f", output_padding={self.output_padding}"
         if self.groups != 1:
             text += f", groups={self.groups}"
         if self.bias is None:
@@ -114,11 +122,80 @@ class Conv1d(_Conv):
     """Cross-correlation over (batch, in_channels, length)."""
 
     dims = 1
-    function = staticmethod(lambda *args: F.conv1d(*args))
+    function = staticmethod(F.conv1d)
 
 
 class Conv2d(_Conv):
     """Cross-correlation over (batch, in_channels, height, width)."""
 
     dims = 2
-    function = staticmethod(lambda *args: F.conv2d(*args))
+    function = staticmethod(F.conv2d)
+
+
+class Conv3d(_Conv):
+    """Cross-correlation over (batch, in_channels, depth, height, width)."""
+
+    dims = 3
+    function = staticmethod(F.conv3d)
+
+
+class _ConvTranspose(_Conv):
+    """Base of the transposes, which enlarge: output size (n - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1."""
+
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        if padding_mode != "zeros" or isinstance(padding, str):
+            raise ArgumentError(f"{self._get_name()} takes padding as numbers and padding_mode 'zeros', got {padding!r} and {padding_mode!r}")
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        self.output_padding = self._each("output_padding", output_padding)
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        self._check_input(input)
+        extra = self.output_padding if output_size is None else self._extra_for(input, tuple(output_size)[-self.dims :])
+        return type(self).function(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
+
+    def _extra_for(self, input: Tensor, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """The output_padding that gives the wanted sizes."""
+        geometry = zip(input.shape[-self.dims :], self.stride, self.padding, self.dilation, self.kernel_size)
+        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in geometry]
+        extra = tuple(size - low for size, low in zip(wanted, least))
+        if len(wanted) != self.dims or not all(0 <= e < s for e, s in zip(extra, self.stride)):
+            most = [low + s - 1 for low, s in zip(least, self.stride)]
+            raise ArgumentError(f"output_size {wanted} cannot be reached from an input of {tuple(input.shape)}; it can be {least} to {most}")
+        return extra
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """The transpose of Conv1d."""
+
+    dims = 1
+    function = staticmethod(F.conv_transpose1d)
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """The transpose of Conv2d."""
+
+    dims = 2
+    function = staticmethod(F.conv_transpose2d)
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """The transpose of Conv3d."""
+
+    dims = 3
+    function = staticmethod(F.conv_transpose3d)

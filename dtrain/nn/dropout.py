@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable, ClassVar
 
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import ArgumentError
@@ -13,6 +13,8 @@ from dtrain.nn.module import Module
 class Dropout(Module):
     """In training each element is zero with probability ``p``, the others are scaled by 1 / (1 - p) (Srivastava et al. 2014)."""
 
+    function: ClassVar[Callable[..., Any]] = staticmethod(F.dropout)
+
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
@@ -20,7 +22,25 @@ class Dropout(Module):
         self.p, self.inplace = p, inplace
 
     def forward(self, input: Tensor) -> Any:
-        return F.dropout(input, self.p, self.training, self.inplace) if self.training and self.p else input
+        return self.function(input, self.p, self.training, self.inplace) if self.training and self.p else input
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout1d(Dropout):
+    """Whole channels of (batch, channels, length) are dropped."""
+
+    function = staticmethod(F.dropout1d)
+
+
+class Dropout2d(Dropout):
+    """Whole channels of (batch, channels, height, width) are dropped."""
+
+    function = staticmethod(F.dropout2d)
+
+
+class Dropout3d(Dropout):
+    """Whole channels of (batch, channels, depth, height, width) are dropped."""
+
+    function = staticmethod(F.dropout3d)

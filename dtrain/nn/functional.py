@@ -5,7 +5,11 @@ from __future__ import annotations
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import ShapeError
 from dtrain.ops.activation import celu, elu, gelu, glu, logsigmoid, mish, selu, silu, softplus, softsign, tanhshrink
+from dtrain.ops.attention import scaled_dot_product_attention
+from dtrain.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from dtrain.ops.cross_entropy import cross_entropy, nll_loss
+from dtrain.ops.dropout import dropout, dropout1d, dropout2d, dropout3d
+from dtrain.ops.embedding import embedding, one_hot
 from dtrain.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -30,6 +34,20 @@ from dtrain.ops.piecewise import (
     softshrink,
     threshold,
 )
+from dtrain.ops.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from dtrain.ops.softmax import log_softmax, softmax, softmin
 from dtrain.ops.unary import sigmoid, tanh
 
@@ -48,7 +66,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
 
 def __getattr__(name):
     import importlib
-    for module in ("conv","pooling","embedding","dropout","attention","pad","index"):
+    for module in ("pad","padding"):
         try:
             return getattr(importlib.import_module("dtrain.ops."+module), name)
         except (ImportError, AttributeError):

@@ -6,6 +6,7 @@ block by block only the first does. CuPy arrays are one block: there a launch co
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
@@ -29,14 +30,23 @@ def run(update: Callable[..., None], arrays: tuple, numbers: tuple, num_scratch:
         with cuda_guard([param]):
             compute(xp, update, arrays, numbers, num_scratch)
     elif xp.name == "numpy":
-        constants = [np.array(x, work) if isinstance(x, float) else x for x in numbers]  # 0-dim: half the cost of a float
+        constants = _as_arrays(numbers, work)
+        if param.size <= BLOCK:
+            compute(xp, update, arrays, constants, num_scratch)
+            return
         for blocks in _blocks_of(arrays):
             compute(xp, update, blocks, constants, num_scratch)
 
 
+@lru_cache(32)
+def _as_arrays(numbers: tuple, dtype: Any) -> list:
+    """Floats as 0-dim arrays, for which NumPy takes half the time. The parameters of one step share them."""
+    return [np.array(x, dtype) if isinstance(x, float) else x for x in numbers]
+
+
 def _blocks_of(arrays: tuple) -> Iterator[Sequence]:
     size = arrays[0].size
-    if size <= BLOCK or not all(a is None or a.flags.c_contiguous for a in arrays):
+    if not all(a is None or a.flags.c_contiguous for a in arrays):
         yield arrays
         return
     flat = [None if a is None else a.reshape(-1) for a in arrays]

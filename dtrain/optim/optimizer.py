@@ -8,10 +8,9 @@ from collections import defaultdict
 from typing import Any, Callable, Iterable
 
 from dtrain.autograd.grad_mode import enable_grad
-from dtrain.autograd.hooks import RemovableHandle
+from dtrain.autograd.hooks import RemovableHandle, add
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import ArgumentError, GraphError, StateDictError, UnsupportedError
-from dtrain.nn._hooks import put
 from dtrain.optim import _state
 
 
@@ -165,28 +164,28 @@ class Optimizer:
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
         self._hooked = True
-        return put(self._optimizer_step_pre_hooks, hook)
+        return add(self._optimizer_step_pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(optimizer, args, kwargs)`` after each step."""
         self._hooked = True
-        return put(self._optimizer_step_post_hooks, hook)
+        return add(self._optimizer_step_post_hooks, hook)
 
     def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer)`` before state_dict."""
-        return put(self._optimizer_state_dict_pre_hooks, hook, prepend)
+        return add(self._optimizer_state_dict_pre_hooks, hook, prepend)
 
     def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer, state_dict)`` after state_dict; what it returns replaces the dict."""
-        return put(self._optimizer_state_dict_post_hooks, hook, prepend)
+        return add(self._optimizer_state_dict_post_hooks, hook, prepend)
 
     def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer, state_dict)`` before loading; what it returns replaces the dict."""
-        return put(self._optimizer_load_state_dict_pre_hooks, hook, prepend)
+        return add(self._optimizer_load_state_dict_pre_hooks, hook, prepend)
 
     def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer)`` after loading."""
-        return put(self._optimizer_load_state_dict_post_hooks, hook, prepend)
+        return add(self._optimizer_load_state_dict_post_hooks, hook, prepend)
 
     def __repr__(self) -> str:
         lines = []

@@ -28,7 +28,7 @@ BASE = LAYERS[0]
 BESIDE = {("files", "errors"), ("env", "errors"), ("backend", "_native")}
 
 # A file, the room it may import although that points up or to the side, and why.
-EXCEPTIONS = {("optim/optimizer.py", "nn"): "hooks of optimizers are kept as those of modules are"}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 # Packages that only these files and folders may import.
 OWNERS = {
