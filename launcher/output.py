@@ -102,9 +102,9 @@ class Source:
 
 
 def _last_state(text: bytes) -> bytes:
-    """What a terminal would show of ``text``, ready for more to follow."""
-    before, _, last = text.rpartition(b"\r")
-    return last or before.rpartition(b"\r")[2] + text[len(before) :]
+    """The last states of a bar, which is all that a terminal would show of ``text`` once more follows."""
+    before = text.rpartition(b"\r")[0]
+    return before.rpartition(b"\r")[2] + text[len(before) :]
 
 
 def write_all(fd: int) -> Callable[[bytes], None]:

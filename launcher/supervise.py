@@ -211,6 +211,8 @@ class Parent:
             self.poll.unregister(self.report)
 
     def _forward(self, number: int) -> None:
+        if self.deadline is not None and number == signal.SIGTERM:
+            return  # it has failed and is leaving, and has its own time to do so
         self.asked = self.asked or number in _ENDING or number == signal.SIGKILL
         self._signal(number)
 

@@ -26,7 +26,8 @@ def command(*args: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")} | {"PYTHONPATH": ROOT} | more
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS") and name != "PYTHONUNBUFFERED"}
+    return kept | {"PYTHONPATH": ROOT} | more
 
 
 @pytest.fixture
@@ -112,6 +113,13 @@ def test_an_exception_is_shown_once_and_last(script, backend):
 def test_an_exit_code_is_the_job_s(script, backend):
     done = run("-n", "2", "--backend", backend, script("if rank == 0:\n    sys.exit(7)\ntime.sleep(60)"))
     assert done.returncode == 7 and "rank 0 " in last_line(done) and "exited with code 7" in last_line(done)
+
+
+def test_a_rank_that_fails_runs_its_exit_handlers_but_not_for_ever(script, tmp_path):
+    source = "import atexit\n@atexit.register\ndef leave():\n    time.sleep(0.25)\n    open(sys.argv[1], 'w').close()\n    time.sleep(60)\n"
+    began = time.monotonic()
+    done = run("-n", "2", "--backend", "local", script(source + "if rank == 0:\n    raise ValueError\ntime.sleep(60)"), str(tmp_path / "left"))
+    assert done.returncode == 1 and (tmp_path / "left").exists() and time.monotonic() - began < 10
 
 
 def test_os_exit_without_cleanup(script):
@@ -217,7 +225,7 @@ def test_slurm_s_warning_signal_reaches_the_ranks(script):
 
 @BOTH
 def test_a_killed_launcher_takes_its_ranks_along(script, backend):
-    path = script("print('up', rank, os.getpid(), flush=True)\ntime.sleep(60)")
+    path = script("import subprocess\nsubprocess.Popen(['sleep', '60'])\nprint('up', rank, os.getpid())\ntime.sleep(60)")
     job = subprocess.Popen(command("-q", "-n", "2", "--backend", backend, path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     _, seen = read_pids(job, 2)
     job.kill()
