@@ -6,6 +6,7 @@ the temporaries stay in the cache, which makes such a chain several times faster
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, Iterator
 
 import numpy as np
@@ -43,6 +44,28 @@ def row_blocks(xp: Any, shape: tuple[int, ...], size: int = 4 * BLOCK) -> Iterat
     step = max(1, size // max(width, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+class Scratch:
+    """Arrays used again for every piece: fresh ones of this size would come from the system page by page."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[Any, Any] = {}
+
+    def empty(self, xp: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """The memory called ``name`` as an array of ``shape``, with whatever is in it."""
+        size = math.prod(shape)
+        flat = self.arrays.get(name)
+        if flat is None or flat.size < size:
+            flat = self.arrays[name] = xp.empty(size, dtype)
+        return flat[:size].reshape(shape)
+
+    def zeros(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array of ``shape``: zeros at first, then what was written into it."""
+        found = self.arrays.get(shape)
+        if found is None:
+            found = self.arrays[shape] = xp.zeros(shape, dtype)
+        return found
 
 
 def row_max(xp: Any, x: Any, axis: int) -> Any:

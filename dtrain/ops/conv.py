@@ -15,7 +15,7 @@ from typing import Any, Iterator
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
-from dtrain.backend.blocks import total
+from dtrain.backend.blocks import Scratch, total
 from dtrain.errors import ArgumentError, DtypeError, ShapeError
 from dtrain.ops._windows import Windows, per_dim
 from dtrain.ops.shape import squeeze, unsqueeze
@@ -23,26 +23,6 @@ from dtrain.ops.shape import squeeze, unsqueeze
 _COLUMNS = 1 << 19  # elements of the spread-out piece on the CPU: 2 MiB of float32
 _COLUMNS_CUDA = 1 << 27
 _LEAST_WIDTH = 256  # a narrower matrix product wastes the machine
-
-
-class Scratch:
-    """Arrays used again for every piece: fresh ones of this size would come from the system page by page."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[tuple, Any] = {}
-
-    def empty(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        return self._get(xp.empty, shape, dtype)
-
-    def zeros(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Zeros at first; what a piece has written stays for the next."""
-        return self._get(xp.zeros, shape, dtype)
-
-    def _get(self, make: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        found = self.arrays.get((make, shape))
-        if found is None:
-            found = self.arrays[make, shape] = make(shape, dtype)
-        return found
 
 
 class Bilinear(Op):
@@ -70,7 +50,7 @@ class Bilinear(Op):
         if win.is_padded:
             source = scratch.zeros(xp, (n, channels, *win.padded), x.dtype)
             source[(..., *win.interior)] = x
-        out = scratch.empty(xp, (channels, win.count, n, *win.out), x.dtype)
+        out = scratch.empty(xp, "columns", (channels, win.count, n, *win.out), x.dtype)
         for i, place in enumerate(win.offsets()):
             out[:, i] = xp.swapaxes(source[(slice(None), slice(None), *place)], 0, 1)
         return out.reshape(self.groups, channels // self.groups * win.count, n * _size(win.out))
@@ -78,7 +58,7 @@ class Bilinear(Op):
     def fold(self, xp: Any, rows: Any, lanes: Any, n: int, channels: int, scratch: Scratch) -> Any:
         """The transpose of ``columns`` after rows @ lanes: each window's elements added where they came from, (n, C, *size)."""
         win = self.windows
-        columns = scratch.empty(xp, (self.groups, rows.shape[1], lanes.shape[2]), lanes.dtype)
+        columns = scratch.empty(xp, "columns", (self.groups, rows.shape[1], lanes.shape[2]), lanes.dtype)
         columns = xp.matmul(rows, lanes, out=columns).reshape(channels, win.count, n, *win.out)
         out = scratch.zeros(xp, (channels, n, *win.padded), columns.dtype)
         out[...] = 0
