@@ -51,7 +51,7 @@ class Collectives:
         def body(entry: Entry) -> None:
             if self.size == 1:
                 return
-            small = flat.nbytes <= self.transport.inline
+            small = flat.nbytes <= self.transport.inline_reduce
             parts = self._begin(entry, data.bytes if small else None)
             if not small:
                 self.transport.reduce(flat, op, root)

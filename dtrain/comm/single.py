@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtrain.comm.record import Entry
-from dtrain.comm.transport import INLINE, Pick, Push, Transport
+from dtrain.comm.transport import Pick, Push, Transport
 from dtrain.comm.work import Work
 from dtrain.errors import PeerLost
 
@@ -23,7 +23,8 @@ class Single(Transport):
     """The transport of one rank, number ``ranks[0]`` of the world."""
 
     def __init__(self, name: str = "world", ranks: tuple[int, ...] = (0,)) -> None:
-        self.rank, self.size, self.ranks, self.name, self.inline = 0, 1, ranks, name, INLINE
+        self.rank, self.size, self.ranks, self.name = 0, 1, ranks, name
+        self.inline = self.inline_reduce = 2**62
         self._reason: str | None = None
         self._to_self: SharedMemory | None = None
 

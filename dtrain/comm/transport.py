@@ -13,9 +13,6 @@ from dtrain.comm.record import Entry
 from dtrain.comm.work import Work
 from dtrain.errors import CollectiveMismatch
 
-INLINE = 16 * 1024          # bytes that travel with the header, in one round instead of two
-
-
 @dataclass(frozen=True)
 class Push:
     """Bytes [start, stop) of what this rank sends are for ``peer``."""
@@ -68,6 +65,7 @@ class Transport(ABC):
     ranks: tuple[int, ...]          # global ranks, for messages
     name: str
     inline: int                     # bytes that fit beside a header
+    inline_reduce: int              # the same where everybody would reduce everything: cheaper than more rounds up to here
 
     @abstractmethod
     def begin(self, entry: Entry, payload: np.ndarray | None, timeout: float) -> Sequence[np.ndarray]:

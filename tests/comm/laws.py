@@ -56,7 +56,7 @@ def all_reduce_every_dtype(group: Group) -> None:
         kind = np.dtype(dtype).kind
         ops = ["sum", "prod"] + ["max", "min"] * (kind != "c") + ["band", "bor", "bxor"] * (kind in "biu") + ["avg"] * (kind in "fVc")
         for op in ops:
-            for shape in [(5,), (BIG // 4,)]:
+            for shape in [(5,), (BIG // 4,)] if op in ("sum", "avg", "bor") else [(5,)]:
                 arrays = data(group, shape, dtype)
                 mine = arrays[group.rank].copy()
                 group.all_reduce(mine, op)

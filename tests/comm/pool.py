@@ -109,10 +109,14 @@ class Pool:
         self.stop()
         raise AssertionError(f"{name}: ranks {late} of {self.size} ({self.backend}) were not done after {timeout:g} s\n{stacks}")
 
-    def stop(self) -> None:
-        """End all ranks."""
+    def leave(self) -> None:
+        """Let all ranks end."""
         for connection, _ in self.ranks:
             connection.close()
+
+    def stop(self) -> None:
+        """End all ranks."""
+        self.leave()
         for child in self.children:
             try:
                 child.wait(3)
@@ -136,6 +140,8 @@ def pool(backend: str, size: int, **options: Any) -> Pool:
 
 def stop_all() -> None:
     """End all pools."""
+    for one in _pools.values():
+        one.leave()
     for one in _pools.values():
         if one.alive:
             one.stop()

@@ -31,7 +31,7 @@ class MpiTransport(Transport):
                  limit: int | None = None, shared_memory: bool = True) -> None:
         self.MPI, self.comm, self.ranks, self.name = MPI, comm, ranks, name
         self.rank, self.size, self.nodes = comm.rank, comm.size, nodes
-        self.inline = max(4096, 16 * self.size + 64)
+        self.inline = self.inline_reduce = max(4096, 16 * self.size + 64)
         self.link = Link(MPI, comm, ranks, timeout, limit)
         self._limit, self._memory = limit, shared_memory
         self._messages = Messages(self.link, comm.Dup(), comm.Dup(), name)

@@ -9,16 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 
+from dtrain.comm.shm.futex import Futex
 from dtrain.comm.shm.segment import LINE, TEXT, Layout, Segment
 from dtrain.errors import CollectiveTimeout, DistributedError, PeerLost
 
 # words of the group's line; the first two hold the token
 ABORT = 4
 # words of a rank's line
-POSTED, PID, STATE, WHEN, PIDNS = range(5)
+POSTED, PID, STATE, WHEN, PIDNS, SLEEPERS = range(6)
 RUNNING, CLOSED, LOST, TIMED_OUT = range(4)
 _LOOK = 0.02                    # seconds between looks at deadlines and at dead processes
-_SPINS = 30
+_SPINS = 250                    # about 30 us
 _X86 = platform.machine() in ("x86_64", "AMD64", "i686")
 
 
@@ -58,9 +59,11 @@ class Control:
         self.last_call: Callable[[int], str] = lambda r: ""
         self._signal = signal
         self._spins = _SPINS if signal is None and (os.cpu_count() or 1) >= layout.size else 0
+        self._futex = Futex(segment.array.ctypes.data) if signal is None else None
         self._fences = (threading.Lock(), threading.Lock())
         self._poll = select.poll()
         self._pidfds: dict[int, int] = {}
+        self._gone: list[int] = []
 
     # -- progress ------------------------------------------------------------------------------------
 
@@ -75,6 +78,9 @@ class Control:
         """Publish that this rank has reached round ``value``; what it wrote before is visible first."""
         self.fence()
         self.words[self.mine] = value
+        if self.words[self.mine + SLEEPERS]:
+            self.words[self.mine + SLEEPERS] = 0
+            self._futex.wake(self.mine)
         self.notify()
 
     def notify(self) -> None:
@@ -96,10 +102,20 @@ class Control:
             if words[index] >= value:
                 return
         self.until(lambda: words[index] >= value, self.deadline,
-                   lambda: [r for r in range(self.size) if words[self.lines[r]] < value])
+                   lambda: [r for r in range(self.size) if words[self.lines[r]] < value], index)
 
-    def until(self, ready: Callable[[], bool], deadline: float, missing: Callable[[], list[int]]) -> None:
-        """Wait for ``ready``: yield at first, then sleep, an eighth of the time waited so far and at most 1 ms."""
+    def _doze(self, index: int, ready: Callable[[], bool]) -> None:
+        """Sleep until the rank whose line is at ``index`` posts again. It may miss our flag, so never for long."""
+        self.words[index + SLEEPERS] = 1
+        seen = self.words[index]            # before the last look, so that a post after it is noticed
+        if not ready():
+            self._futex.wait(index, seen, 0.002)
+
+    def until(self, ready: Callable[[], bool], deadline: float, missing: Callable[[], list[int]], index: int = -1) -> None:
+        """Wait for ``ready``, which needs the next post of the line at ``index`` if that is given.
+
+        Otherwise yield at first, then sleep, an eighth of the time waited so far and at most 1 ms.
+        """
         began = looked = time.monotonic()
         version = self._signal.version if self._signal else 0
         while not ready():
@@ -112,6 +128,8 @@ class Control:
             if self._signal is not None:
                 self._signal.wait_since(version, _LOOK)
                 version = self._signal.version
+            elif index >= 0 and self._futex.works:
+                self._doze(index, ready)
             elif now - began < 0.0003:
                 os.sched_yield()
             else:
@@ -154,7 +172,8 @@ class Control:
             try:
                 fd = os.pidfd_open(self.words[line + PID])
             except ProcessLookupError:
-                self.fail(LOST, f"rank {self.ranks[r]} {self._obituary(r)}")
+                self._gone.append(r)    # already; whoever waits for it will hear
+                continue
             except OSError:         # a kernel without pidfd: deaths show as a passed deadline only
                 continue
             self._pidfds[fd] = r
@@ -162,7 +181,7 @@ class Control:
 
     def dead(self) -> list[int]:
         """Ranks of this group whose processes have ended."""
-        return [self._pidfds[fd] for fd, _ in self._poll.poll(0)] if self._pidfds else []
+        return self._gone + [self._pidfds[fd] for fd, _ in self._poll.poll(0)]
 
     def _obituary(self, r: int) -> str:
         return f"died (process {self.words[self.lines[r] + PID]} on this node ended without leaving the group)"

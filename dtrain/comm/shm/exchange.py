@@ -21,12 +21,13 @@ from dtrain.comm.shm.control import ABORT, Control, Signal
 from dtrain.comm.shm.messages import Messages
 from dtrain.comm.shm.segment import Layout, Segment
 from dtrain.comm.single import Single
-from dtrain.comm.transport import INLINE, Pick, Push, Transport, mismatch, parts
+from dtrain.comm.transport import Pick, Push, Transport, mismatch, parts
 from dtrain.comm.work import Work
 from dtrain.errors import DistributedError
 
 _FIXED = 24                     # seq, lengths of the two texts, bytes of payload: three words
 _WHAT = 600
+_READ = 2**20                   # bytes that a rank reads from others' slots in the time that two more rounds take
 
 
 @lru_cache(maxsize=1024)
@@ -43,7 +44,8 @@ class SharedMemory(Transport):
         self.segment, self.layout, self._signal = segment, layout, signal
         self.control = Control(segment, layout, rank, ranks, timeout, signal)
         self.control.last_call = self._last_call
-        self.inline = min(INLINE, layout.chunk)
+        self.inline = layout.chunk
+        self.inline_reduce = min(layout.chunk, _READ // max(layout.size - 1, 1))
         self._round = 0
         everyone = range(layout.size)
         self._headers = [[layout.header(r, p) for r in everyone] for p in (0, 1)]

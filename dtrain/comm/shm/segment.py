@@ -38,8 +38,8 @@ class Layout:
 
     @staticmethod
     def default(size: int, chunk: int | None = None) -> Layout:
-        """Half a megabyte a slot; channels share about 8 MiB."""
-        chunk = _up(max(chunk or 512 * 1024, 32 * size))
+        """A megabyte a slot, half of it for more than four ranks; channels share about 8 MiB."""
+        chunk = _up(max(chunk or (2**20 if size <= 4 else 2**19), 32 * size))
         return Layout(size, chunk, min(max(8 * 2**20 // size**2, 4096), 256 * 1024))
 
     @property
