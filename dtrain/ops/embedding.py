@@ -1,4 +1,4 @@
-"""Embedding: rows of a table by index, with a dense gradient; and one-hot codes."""
+"""Lookups in a table of vectors."""
 
 from __future__ import annotations
 
@@ -8,53 +8,64 @@ from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import namespace
-from dtrain.errors import ArgumentError, DtypeError, IndexRangeError, UnsupportedError
+from dtrain.backend.scatter import sum_rows
+from dtrain.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError, UnsupportedError
 from dtrain.ops.index import check_range
 
 
 class Embedding(Op):
-    """y = weight[index]."""
+    """y[i] = weight[index[i]]. ``shares`` (index's shape and 1, or None) scale each row's gradient."""
 
     half_as_float = False
 
-    def __init__(self, padding: int | None) -> None:
-        self.padding = padding
+    def __init__(self, shares: Any = None) -> None:
+        self.shares = shares
 
     def forward(self, xp: Any, weight: Any, index: Any) -> Any:
-        check_range(xp, index, weight.shape[0], "embedding: index")
-        self.rows = weight.shape[0]
         self.saved = (index,)
+        self.count = weight.shape[0]
         return xp.take(weight, index, axis=0)
 
     def backward(self, xp: Any, g: Any) -> tuple:
         (index,) = self.unpack(xp)
-        return xp.run(EmbeddingGradient(self.rows, self.padding), g, index), None
+        return xp.run(EmbeddingGrad(self.count, self.shares), g, index), None
 
 
-class EmbeddingGradient(Op):
-    """Zeros of the table's shape with the rows of g added at index; none at the padding row."""
+class EmbeddingGrad(Op):
+    """A table of ``count`` rows with x[i] * shares[i] added at index[i]: the gradient of Embedding."""
 
     half_as_float = False
 
-    def __init__(self, rows: int, padding: int | None) -> None:
-        self.rows, self.padding = rows, padding
+    def __init__(self, count: int, shares: Any) -> None:
+        self.count, self.shares = count, shares
 
-    def forward(self, xp: Any, g: Any, index: Any) -> Any:
+    def forward(self, xp: Any, x: Any, index: Any) -> Any:
         self.saved = (index,)
-        width = g.shape[-1]
-        out = xp.zeros((self.rows, width), g.dtype)
-        xp.scatter_add(out, (index.reshape(-1),), g.reshape(-1, width))
-        if self.padding is not None:
-            out[self.padding] = 0
-        return out
+        dtype = x.dtype
+        x = x.astype("float32") if dtype.itemsize == 2 else x
+        if self.shares is not None:
+            x = x * self.shares
+        width = x.shape[-1]
+        return sum_rows(xp, self.count, index.reshape(-1), x.reshape(index.size, width)).astype(dtype, copy=False)
 
-    def backward(self, xp: Any, gg: Any) -> tuple:
+    def backward(self, xp: Any, g: Any) -> tuple:
         (index,) = self.unpack(xp)
-        taken = xp.run(Embedding(None), gg, index)
-        if self.padding is not None:
-            keep = xp.expand_dims(xp.cast(xp.constant(index) != self.padding, taken.dtype), -1)
-            taken = taken * keep
-        return taken, None
+        y = xp.run(Embedding(), g, index)
+        if self.shares is not None:
+            y = xp.cast(y * (Tensor._wrap(self.shares) if xp.builds_graph else self.shares), g.dtype)
+        return y, None
+
+
+def _shares(xp: Any, index: Any, count: int, padding_idx: int | None, by_frequency: bool) -> Any:
+    """What each looked-up row's gradient is scaled with: 0 for padding, 1 / how often its index occurs; None for 1."""
+    if padding_idx is None and not by_frequency:
+        return None
+    shares = xp.ones(index.shape, "float32") if padding_idx is None else (index != padding_idx).astype("float32")
+    if by_frequency:
+        times = xp.zeros(count, "float32")
+        xp.scatter_add(times, index.reshape(-1), xp.ones(index.size, "float32"))
+        shares = shares / times[index]
+    return shares[..., None]
 
 
 def embedding(
@@ -66,23 +77,41 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """The rows of ``weight`` (num, dim) at the integers ``input`` (any shape): (*input.shape, dim).
+    """The rows of ``weight`` (count, width) at the integers ``input`` (any shape): shape (*input, width).
 
-    ``padding_idx`` names a row that gets no gradient. Raises IndexRangeError naming a value outside [0, num), DtypeError
-    for an input that is not integer, UnsupportedError for max_norm, scale_grad_by_freq and sparse.
+    Rows at ``padding_idx`` get no gradient; ``max_norm`` scales longer rows down in place first. Raises IndexRangeError for
+    an index outside 0 to count - 1.
     """
-    if max_norm is not None or scale_grad_by_freq or sparse:
-        raise UnsupportedError("embedding: max_norm, scale_grad_by_freq and sparse are not supported; leave them at their defaults")
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding expects a weight of (count, width), got shape {tuple(weight.shape)}")
     if input._array.dtype.kind not in "iu":
         raise DtypeError(f"embedding expects integer indices, got {input.dtype}; convert with .long()")
-    rows = weight.shape[0]
-    if padding_idx is not None and not -rows <= padding_idx < rows:
-        raise IndexRangeError(f"embedding: padding_idx {padding_idx} is outside the range {-rows} to {rows - 1}")
-    return apply(Embedding(None if padding_idx is None else padding_idx % rows), weight, input)
+    if sparse:
+        raise UnsupportedError("embedding: gradients are always dense; leave out sparse=True")
+    count = weight.shape[0]
+    xp = namespace.of(weight._array)
+    index = input._array
+    check_range(xp, index, count, f"embedding index (weight of {count} rows)")
+    if padding_idx is not None:
+        if not -count <= padding_idx < count:
+            raise ArgumentError(f"embedding: padding_idx is {padding_idx}; expected {-count} to {count - 1}")
+        padding_idx %= count
+    if max_norm is not None:
+        _shorten(xp, weight, index, max_norm, norm_type)
+    return apply(Embedding(_shares(xp, index, count, padding_idx, scale_grad_by_freq)), weight, input)
+
+
+def _shorten(xp: Any, weight: Tensor, index: Any, longest: float, norm_type: float) -> None:
+    """Scale the rows at ``index`` to a norm of at most ``longest``, in place and outside the graph."""
+    used = xp.unique(index)
+    rows = weight._array[used]
+    norms = xp.sum(xp.abs(rows) ** norm_type, axis=1, keepdims=True) ** (1 / norm_type)
+    weight._array[used] = rows * xp.where(norms > longest, longest / (norms + 1e-7), 1)
+    weight._vc[0] += 1
 
 
 class OneHot(Op):
-    """1 at the index along a new last dim, 0 elsewhere; int64."""
+    """int64 zeros with 1 at each index, along a new last dim."""
 
     differentiable = False
 
@@ -93,16 +122,15 @@ class OneHot(Op):
         return (xp.expand_dims(index, -1) == xp.arange(self.classes)).astype("int64")
 
 
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 codes of shape (*tensor.shape, num_classes); by default as many classes as the largest index needs."""
-    if tensor._array.dtype.kind not in "iu":
-        raise DtypeError(f"one_hot expects integer classes, got {tensor.dtype}")
+def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
+    """1 at each index of ``input``, 0 elsewhere, along a new last dim of ``num_classes`` (-1: the largest index and 1); int64."""
+    if input._array.dtype.kind not in "iu":
+        raise DtypeError(f"one_hot expects integers, got {input.dtype}; convert with .long()")
     if num_classes == -1:
-        if not tensor.numel():
-            raise ArgumentError("one_hot cannot infer num_classes from an empty tensor; pass it")
-        num_classes = int(tensor._array.max()) + 1
-    check_range(namespace.of(tensor._array), tensor._array, num_classes, "one_hot: class")
-    return apply(OneHot(num_classes), tensor)
-
-
-__all__ = ["embedding", "one_hot"]
+        if not input.numel():
+            raise ArgumentError("one_hot cannot tell the number of classes from no indices; pass num_classes")
+        num_classes = int(input._array.max()) + 1
+    if num_classes < 1:
+        raise IndexRangeError(f"one_hot: num_classes is {num_classes}; expected at least 1, and indices of 0 or more")
+    check_range(namespace.of(input._array), input._array, num_classes, "one_hot index")
+    return apply(OneHot(num_classes), input)
