@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dtrain import env
+from dtrain.backend import threads
 from dtrain.errors import ConfigError
 from dtrain.logs import warn_once
 
@@ -69,28 +69,9 @@ def gelu_backward(grad: np.ndarray, x: np.ndarray, approximate: str = "none") ->
     return out if module.gelu_backward(grad, x, out, approximate == "tanh") else None
 
 
-def set_num_threads(count: int) -> None:
-    """Let a kernel use ``count`` threads, the caller's included; in a forked child this ends its single-threadedness."""
-    if count < 1:
-        raise ConfigError(f"the number of threads must be at least 1, got {count}")
-    if available():
-        _module.set_num_threads(count)
-
-
 def get_num_threads() -> int:
-    """Threads a kernel may use; 1 where the kernels are absent."""
+    """Threads a kernel may use: `threads.set_num_threads` says how many; 1 where the kernels are absent, and in a forked child until it is told."""
     return _module.get_num_threads() if available() else 1
-
-
-def default_num_threads() -> int:
-    """DTRAIN_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use."""
-    ours = os.environ.get("DTRAIN_NUM_THREADS")
-    if ours:
-        if not ours.isdecimal() or int(ours) < 1:
-            raise ConfigError(f"DTRAIN_NUM_THREADS must be an integer of at least 1, got {ours!r}")
-        return int(ours)
-    theirs = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()      # OpenMP allows one number a nesting level
-    return int(theirs) if theirs.isdecimal() and int(theirs) > 0 else env.usable_cores()
 
 
 @contextmanager
@@ -129,5 +110,6 @@ def _find() -> None:
     except ImportError as error:
         module, _problem = None, f"the native CPU kernels do not load ({error}); {_REMEDY}"
     if module is not None:
-        module.set_num_threads(default_num_threads())
+        module.set_num_threads(threads.get_num_threads())
+        threads.followers.append(module.set_num_threads)
     _module = module

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from dtrain.errors import ArgumentError
+from dtrain.errors import ArgumentError, ConfigError
 
 _SETTERS = [
     *(f"{prefix}openblas_set_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")),
@@ -21,10 +21,11 @@ _SETTERS = [
 ]
 _LIBRARIES = ("openblas", "mkl_rt", "blis")
 _num_threads: int | None = None
+followers: list[Callable[[int], None]] = []     # thread pools of our own, told of every change
 
 
 def get_num_threads() -> int:
-    """Threads an operation may use: what was set, else OMP_NUM_THREADS, else the cores this process may run on."""
+    """Threads an operation may use: what was set, else DTRAIN_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on."""
     global _num_threads
     if _num_threads is None:
         _num_threads = _from_environment() or available_cores()
@@ -39,6 +40,8 @@ def set_num_threads(n: int) -> None:
     _num_threads = n
     if (setter := _blas_setter()) is not None:
         setter(n)
+    for follow in followers:
+        follow(n)
 
 
 @contextmanager
@@ -69,6 +72,11 @@ def available_cores() -> int:
 
 
 def _from_environment() -> int | None:
+    ours = os.environ.get("DTRAIN_NUM_THREADS")
+    if ours:
+        if not ours.isdecimal() or int(ours) < 1:
+            raise ConfigError(f"DTRAIN_NUM_THREADS must be an integer of at least 1, got {ours!r}")
+        return int(ours)
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() and int(first) > 0 else None
 

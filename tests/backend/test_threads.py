@@ -38,6 +38,7 @@ def test_put_back_after_an_error():
 
 @pytest.mark.parametrize("value, expected", [("3", 3), ("4,2", 4), ("", None), ("0", None), ("many", None)])
 def test_first_value(monkeypatch, value, expected):
+    monkeypatch.delenv("DTRAIN_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     monkeypatch.setattr(threads, "_num_threads", None)
     assert threads.get_num_threads() == (expected or threads.available_cores())

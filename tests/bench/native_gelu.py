@@ -16,7 +16,7 @@ from typing import Callable
 
 import numpy as np
 
-from dtrain.backend import namespace, native, special
+from dtrain.backend import namespace, native, special, threads
 
 
 def seconds(call: Callable, rounds: int = 40, inner: int = 1) -> float:
@@ -34,7 +34,7 @@ def numpy_gelu(x: np.ndarray) -> np.ndarray:
     return x * 0.5 * (1 + special.erf(namespace.numpy, x * x.dtype.type(0.5**0.5)))
 
 
-def contestants(x: np.ndarray, grad: np.ndarray, threads: int) -> dict[str, Callable]:
+def contestants(x: np.ndarray, grad: np.ndarray) -> dict[str, Callable]:
     calls: dict[str, Callable] = {"numpy forward": lambda: numpy_gelu(x)}
     for form in ("none", "tanh"):
         calls[f"native {form} forward"] = lambda form=form: native.gelu(x, form)
@@ -42,7 +42,7 @@ def contestants(x: np.ndarray, grad: np.ndarray, threads: int) -> dict[str, Call
     if importlib.util.find_spec("torch"):
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads.get_num_threads())
         tx, tg = torch.from_numpy(x), torch.from_numpy(grad)
         for form in ("none", "tanh"):
             calls[f"torch {form} forward"] = lambda form=form: torch.nn.functional.gelu(tx, approximate=form)
@@ -61,15 +61,15 @@ def alternate(x: np.ndarray) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=native.default_num_threads())
+    parser.add_argument("--threads", type=int, default=threads.get_num_threads())
     args = parser.parse_args()
-    native.set_num_threads(args.threads)
+    threads.set_num_threads(args.threads)
     print(f"{native.instruction_set()}, {native.get_num_threads()} threads")
     one = np.ones(1, np.float32)
     print(f"one element: {seconds(lambda: native.gelu(one), inner=2000) * 1e9:.0f} ns a call, np.tanh {seconds(lambda: np.tanh(one), inner=2000) * 1e9:.0f} ns")
     for dtype in (np.float32, np.float64):
         x = np.random.default_rng(0).normal(size=1 << 20).astype(dtype)
-        for name, call in contestants(x, np.ones_like(x), args.threads).items():
+        for name, call in contestants(x, np.ones_like(x)).items():
             print(f"{np.dtype(dtype).name}  {name:22s} {seconds(call, 15) / x.size * 1e9:6.2f} ns an element")
     alternate(np.random.default_rng(0).normal(size=1 << 17).astype(np.float32))
 

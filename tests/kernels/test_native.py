@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from dtrain.backend import native
+from dtrain.backend import native, threads
 from dtrain.errors import ConfigError
 from tests.kernels import reference
 
@@ -24,9 +24,8 @@ BIG = 100_003       # several slices, and a remainder in each
 def present():
     """The kernels, with the thread count put back."""
     assert native.available(), native.why_not()
-    before = native.get_num_threads()
-    yield
-    native.set_num_threads(before)
+    with threads.num_threads(threads.get_num_threads()):
+        yield
 
 
 def normal(dtype, size=BIG):
@@ -64,12 +63,12 @@ def test_gradient_is_scaled_by_the_incoming_one(dtype):
 
 
 @pytest.mark.parametrize("form", reference.FORMS)
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_an_element_does_not_depend_on_its_place(threads, form):
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_an_element_does_not_depend_on_its_place(count, form):
     x = normal(np.float32)
-    native.set_num_threads(1)
+    threads.set_num_threads(1)
     whole = native.gelu(x, form)
-    native.set_num_threads(threads)
+    threads.set_num_threads(count)
     assert np.array_equal(native.gelu(x, form), whole)
     for start, stop in ((1, 2), (5, 18), (3, BIG - 7)):
         assert np.array_equal(native.gelu(x[start:stop].copy(), form), whole[start:stop])
@@ -99,7 +98,7 @@ def test_leaves_to_numpy_arrays_that_do_not_match():
 
 
 def test_callers_from_many_threads():
-    native.set_num_threads(3)
+    threads.set_num_threads(3)
     x = normal(np.float32)
     expected = native.gelu(x)
     with ThreadPoolExecutor(6) as callers:
@@ -107,7 +106,7 @@ def test_callers_from_many_threads():
 
 
 def test_pool_sleeps_when_idle():
-    native.set_num_threads(4)
+    threads.set_num_threads(4)
     native.gelu(normal(np.float32))
     assert native._module.running_threads() >= 3
     before = time.process_time()
@@ -116,7 +115,7 @@ def test_pool_sleeps_when_idle():
 
 
 def test_forked_child_computes_alone_until_told_otherwise():
-    native.set_num_threads(2)
+    threads.set_num_threads(2)
     x = normal(np.float32)
     expected = native.gelu(x)
     with warnings.catch_warnings():
@@ -124,7 +123,7 @@ def test_forked_child_computes_alone_until_told_otherwise():
         child = os.fork()
     if child == 0:
         alone = native.get_num_threads() == 1 and np.array_equal(native.gelu(x), expected) and native._module.running_threads() == 0
-        native.set_num_threads(2)
+        threads.set_num_threads(2)
         together = np.array_equal(native.gelu(x), expected) and native._module.running_threads() == 1
         os._exit(0 if alone and together else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -132,7 +131,7 @@ def test_forked_child_computes_alone_until_told_otherwise():
 
 
 def test_fork_while_another_thread_computes():
-    native.set_num_threads(2)
+    threads.set_num_threads(2)
     x, stop = normal(np.float32), threading.Event()
     busy = threading.Thread(target=lambda: [native.gelu(x) for _ in iter(stop.is_set, True)])
     busy.start()
@@ -147,23 +146,30 @@ def test_fork_while_another_thread_computes():
 
 
 def _compute_and_exit(x):
-    native.set_num_threads(2)
+    threads.set_num_threads(2)
     os._exit(native.gelu(x) is None)
 
 
-def test_thread_count_follows_the_environment(monkeypatch):
-    for name in ("DTRAIN_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    assert 1 <= native.default_num_threads() <= os.cpu_count()
-    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
-    assert native.default_num_threads() == 3
-    monkeypatch.setenv("DTRAIN_NUM_THREADS", "5")
-    assert native.default_num_threads() == 5
+def test_pool_follows_the_number_of_threads():
+    with threads.num_threads(3):
+        assert native.get_num_threads() == 3
+        with threads.num_threads(1):
+            assert native.get_num_threads() == 1
+        assert native.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("ours, theirs, expected", [("", "3,2", 3), ("5", "3", 5)])
+def test_number_of_threads_comes_from_the_environment(ours, theirs, expected):
+    env = {**os.environ, "DTRAIN_NUM_THREADS": ours, "OMP_NUM_THREADS": theirs}
+    code = "from dtrain.backend import native; print(native.get_num_threads())"
+    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == f"{expected}\n"
+
+
+def test_bad_number_of_threads_in_the_environment(monkeypatch):
+    monkeypatch.setattr(threads, "_num_threads", None)
     monkeypatch.setenv("DTRAIN_NUM_THREADS", "many")
     with pytest.raises(ConfigError, match="DTRAIN_NUM_THREADS must be an integer of at least 1, got 'many'"):
-        native.default_num_threads()
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
-        native.set_num_threads(0)
+        threads.get_num_threads()
 
 
 def test_disabled_block():
