@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -66,6 +65,8 @@ def recognise(path: str) -> tuple[str, int | None]:
             # A system's /usr/bin may hold several MPIs side by side; there mpirun has to be asked.
             if os.path.exists(os.path.join(folder, name)) and folder not in ("/usr/bin", "/bin", "/usr/local/bin"):
                 return vendor, version
+    import subprocess  # ranks import this module too, and never ask
+
     try:
         told = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
     except (OSError, subprocess.TimeoutExpired) as error:

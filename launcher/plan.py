@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 
 from dtrain.env import port_for
@@ -143,6 +142,8 @@ def thread_variables(environ: Mapping[str, str], cores: int, local_size: int) ->
 
 def describe(spec: LaunchSpec, mpi: Mpi | None) -> str:
     """The one line that says what is about to start."""
+    import shlex
+
     places = ", ".join(f"{host.ranks} on {host.name}" for host in spec.hosts[:4]) + (", ..." if len(spec.hosts) > 4 else "")
     ranks = "1 rank" if spec.size == 1 else f"{spec.size} ranks"
     through = f"{mpi.vendor} ({mpi.path}, {mpi.how})" if mpi else "the local backend"

@@ -116,7 +116,7 @@ def test_an_exit_code_is_the_job_s(script, backend):
 
 
 def test_a_rank_that_fails_runs_its_exit_handlers_but_not_for_ever(script, tmp_path):
-    source = "import atexit\n@atexit.register\ndef leave():\n    time.sleep(0.25)\n    open(sys.argv[1], 'w').close()\n    time.sleep(60)\n"
+    source = "import atexit\n@atexit.register\ndef leave():\n    time.sleep(0.15)\n    open(sys.argv[1], 'w').close()\n    time.sleep(60)\n"
     began = time.monotonic()
     done = run("-n", "2", "--backend", "local", script(source + "if rank == 0:\n    raise ValueError\ntime.sleep(60)"), str(tmp_path / "left"))
     assert done.returncode == 1 and (tmp_path / "left").exists() and time.monotonic() - began < 10
@@ -215,7 +215,7 @@ def test_ranks_that_ignore_sigterm_are_killed_after_the_grace(script):
 
 
 def test_slurm_s_warning_signal_reaches_the_ranks(script):
-    source = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: (print('warned', rank), sys.exit(0)))\nprint('up', rank, os.getpid(), flush=True)\ntime.sleep(60)"
+    source = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: (os.write(1, b'warned %d\\n' % rank), sys.exit(0)))\nprint('up', rank, os.getpid(), flush=True)\ntime.sleep(60)"
     job = subprocess.Popen(command("-q", "-n", "2", script(source)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     read_pids(job, 2)
     job.send_signal(signal.SIGUSR1)
