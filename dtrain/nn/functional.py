@@ -21,6 +21,7 @@ from dtrain.ops.loss import (
 )
 from dtrain.ops.matmul import einsum, linear
 from dtrain.ops.normalization import batch_norm, cosine_similarity, group_norm, instance_norm, layer_norm, normalize, rms_norm
+from dtrain.ops.pad import pad
 from dtrain.ops.piecewise import (
     hardshrink,
     hardsigmoid,
@@ -52,6 +53,18 @@ from dtrain.ops.softmax import log_softmax, softmax, softmin
 from dtrain.ops.unary import sigmoid, tanh
 
 
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "bilinear", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding",
+    "gelu", "glu", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "instance_norm", "kl_div",
+    "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
+    "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "prelu", "relu", "relu6", "relu_", "rms_norm",
+    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus", "softshrink",
+    "softsign", "tanh", "tanhshrink", "threshold",
+]  # fmt: skip
+
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """sum over i, j of input1_i weight_kij input2_j, plus bias_k: (..., i), (..., j), weight (k, i, j) -> (..., k)."""
@@ -62,13 +75,3 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         )
     out = einsum("...i,kij,...j->...k", input1, weight, input2)
     return out if bias is None else out + bias
-
-
-def __getattr__(name):
-    import importlib
-    for module in ("pad","padding"):
-        try:
-            return getattr(importlib.import_module("dtrain.ops."+module), name)
-        except (ImportError, AttributeError):
-            pass
-    raise AttributeError(name)

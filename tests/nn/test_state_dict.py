@@ -45,6 +45,10 @@ def test_numpy_arrays_load(device):
     frozen.flags.writeable = False
     m.load_state_dict({"head.weight": frozen}, strict=False)
     assert (to_numpy(m.head.weight) == 5).all() and m.head.weight.dtype is dtrain.float32
+    m.load_state_dict({"head.weight": frozen}, strict=False, assign=True)
+    with dtrain.no_grad():
+        m.head.weight.zero_()  # a read-only array was copied, so the parameter can be trained
+    assert (frozen == 5).all()
 
 
 def test_all_misfits_at_once_and_nothing_written():

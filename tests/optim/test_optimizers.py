@@ -57,7 +57,7 @@ def reference(name, p, g, steps, lr=0.1, wd=0.0, mu=0.9, b1=0.9, b2=0.999, eps=1
     return p
 
 
-@pytest.mark.parametrize("make, name, wd", zip(MAKERS, ["sgd", "nesterov", "amsgrad", "adamw"], [0, 0.1, 0, 0.1]))
+@pytest.mark.parametrize("make, name, wd", list(zip(MAKERS, ["sgd", "nesterov", "amsgrad", "adamw"], [0, 0.1, 0, 0.1])))
 @pytest.mark.parametrize("shape", [(3, 4), (), (_blocks.BLOCK + 7,), (3, _blocks.BLOCK)])
 def test_the_textbook_update(device, make, name, wd, shape):
     p = parameter(*shape, device=device, dtype=np.float64)
@@ -142,7 +142,7 @@ def test_loaded_state_is_a_copy_in_the_parameters_dtype():
     assert b.state[q]["exp_avg"].dtype is dtrain.float64 and b.state[q]["step"].dtype is dtrain.float32
     assert b.state[q]["step"] is not a.state[p]["step"] and b.param_groups[0]["weight_decay"] == 0.1
     c = optim.AdamW([q])
-    c.load_state_dict(b.state_dict())
+    c.load_state_dict(optim.Adam([q]).state_dict())
     assert c.param_groups[0]["decoupled_weight_decay"] is True
 
 
@@ -199,6 +199,16 @@ def test_closures_and_own_optimizers():
     own.register_step_post_hook(lambda *a: seen.append(1))
     own.step()
     assert p.tolist() == [0.0, -0.5] and seen == [1]
+
+    class Twice(Sign):
+        def step(self, closure=None):
+            super().step()
+            super().step()
+
+    twice = Twice([p], 0.5)
+    twice.register_step_pre_hook(lambda *a: seen.append(2))
+    twice.step()
+    assert p.tolist() == [-1.0, 0.5] and seen == [1, 2]
 
 
 def test_deepcopy_and_pickle():
