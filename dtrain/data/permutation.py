@@ -1,18 +1,21 @@
 """A pseudo-random permutation of range(n) whose values are computed one by one, without a table.
 
-A balanced Feistel network permutes the smallest set of 4**h numbers that holds range(n); a value outside range(n) is
-sent through again until it falls inside ("cycle walking", at most four passes on average). Both after Black and Rogaway,
-"Ciphers with Arbitrary Finite Domains", CT-RSA 2002. The round function is the finalizer of splitmix64 (Steele, Lea and
-Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
+A Feistel network with addition modulo a permutes the a*a pairs of digits, a being the smallest number whose square holds
+range(n); the rare value outside range(n) is sent through again until it falls inside ("cycle walking"). Both after Black and
+Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002. The round function is the finalizer of splitmix64 (Steele,
+Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from dtrain.errors import ArgumentError, IndexRangeError
 
 ROUNDS = 8
+SMALLEST_BASE = 8                        # with fewer digits the network does not reach all orders alike
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -41,18 +44,17 @@ def permute(positions: np.ndarray, n: int, *key: int) -> np.ndarray:
     if x.size and not 0 <= x.min() <= x.max() < n:
         raise IndexRangeError(f"positions must lie in [0, {n}), got {x.min()} to {x.max()}")
     shape, x = x.shape, x.ravel().astype(np.uint64)
-    half = max(1, (int(n - 1).bit_length() + 1) // 2)
+    base = np.uint64(max(SMALLEST_BASE, math.isqrt(n - 1) + 1))
     keys = round_keys(*key)
     outside = np.arange(x.size)
     while outside.size:
-        x[outside] = _feistel(x[outside], half, keys)
+        x[outside] = _feistel(x[outside], base, keys)
         outside = outside[x[outside] >= np.uint64(n)]
     return x.astype(np.int64).reshape(shape)
 
 
-def _feistel(x: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
-    bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    left, right = x >> bits, x & mask
+def _feistel(x: np.ndarray, base: np.uint64, keys: np.ndarray) -> np.ndarray:
+    left, right = np.divmod(x, base)
     for key in keys:
-        left, right = right, left ^ (mix(right ^ key) & mask)
-    return left << bits | right
+        left, right = right, (left + mix(right ^ key) % base) % base
+    return left * base + right

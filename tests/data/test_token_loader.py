@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -44,9 +45,13 @@ def test_permute_looks_random():
     assert abs(fixed - keys) < 5 * np.sqrt(keys)                                     # one fixed point each, on average
 
 
-def test_permute_of_few_reaches_every_order_alike():
-    seen = collections.Counter(tuple(permute(np.arange(4), 4, seed)) for seed in range(2400))
-    assert len(seen) == 24 and 50 < min(seen.values()) <= max(seen.values()) < 150    # 100 each, within five deviations
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_permute_of_few_reaches_every_order_alike(n):
+    """The chi-squared statistic of the n! orders, per degree of freedom, is near 1."""
+    orders, draws = math.factorial(n), 20 * math.factorial(n)
+    seen = collections.Counter(tuple(permute(np.arange(n), n, seed)) for seed in range(draws))
+    assert len(seen) == orders
+    assert sum((count - 20) ** 2 / 20 for count in seen.values()) / (orders - 1) < 1 + 5 * math.sqrt(2 / (orders - 1))
 
 
 def test_permute_refuses_what_is_outside():
