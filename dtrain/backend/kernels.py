@@ -27,7 +27,8 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
 
 def gelu_backward(grad: Any, x: Any, approximate: str = "none") -> Any:
-    """``grad`` times the derivative of `gelu` at ``x``; both of one shape and dtype."""
+    """``grad`` times the derivative of `gelu` at ``x``; both of one shape and dtype. A strided gradient is copied."""
+    grad = cuda.cupy().ascontiguousarray(grad) if x.flags.c_contiguous else grad
     return _elementwise("gelu", f"gelu_{approximate}_backward", grad, x)
 
 

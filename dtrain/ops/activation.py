@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dtrain.autograd.tensor import Tensor
-from dtrain.backend import native
+from dtrain.backend import kernels, native
 from dtrain.errors import ArgumentError
 from dtrain.ops import unary
 from dtrain.ops._pointwise import Pointwise, activate
@@ -14,6 +14,7 @@ from dtrain.ops._shape import norm_dim
 from dtrain.ops.shape import chunk
 from dtrain.ops.special import Erf
 
+_FUSED: dict[str, Any] = {"numpy": native, "cupy": kernels}
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 _TANH_SCALE, _TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
@@ -30,8 +31,9 @@ class Gelu(Pointwise):
     approximate = "none"
 
     def backward(self, xp: Any, g: Any) -> tuple:
-        if xp.name == "numpy":
-            out = native.gelu_backward(g, self.unpack(xp)[0], self.approximate)
+        fused = _FUSED.get(xp.name)
+        if fused is not None:
+            out = fused.gelu_backward(g, self.unpack(xp)[0], self.approximate)
             if out is not None:
                 return (out,)
         return super().backward(xp, g)
@@ -66,12 +68,12 @@ class GeluTanh(Gelu):
         return g * ((1 + t) + x * (1 - t * t) * steep) * 0.5
 
 
-def _native_gelu(op: Gelu, xp: Any, x: Any) -> Any:
+def _fused_gelu(op: Gelu, xp: Any, x: Any) -> Any:
     op.saved = (x,)
-    return native.gelu(x, op.approximate)
+    return _FUSED[xp.name].gelu(x, op.approximate)
 
 
-Gelu.kernels = {"numpy": _native_gelu}
+Gelu.kernels = dict.fromkeys(_FUSED, _fused_gelu)
 
 
 def _inner(x: Any) -> Any:

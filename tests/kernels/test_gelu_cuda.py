@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import dtrain
 from dtrain.backend import cuda, kernels, native
 from tests.kernels import reference
 from tests.kernels.shim_build import ORDERS, run_kernel
@@ -83,12 +84,30 @@ def test_through_cupy(dtype, form):
     close(slopes, native.gelu_backward(np.ones_like(wide), wide, form), tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", reference.FORMS)
+def test_the_operation_runs_it(dtype, form, monkeypatch):
+    entries, launch = [], kernels.Kernels.launch
+
+    def watched(self, entry, *args, **options):
+        entries.append(entry)
+        launch(self, entry, *args, **options)
+
+    monkeypatch.setattr(kernels.Kernels, "launch", watched)
+    x = dtrain.tensor([-1.0, 0.0, 2.0], dtype=getattr(dtrain, dtype), device="cuda:0", requires_grad=True)
+    dtrain.nn.functional.gelu(x, approximate=form).sum().backward()
+    assert entries == [f"gelu_{form}_forward_{dtype}", f"gelu_{form}_backward_{dtype}"]
+    exact = [float(reference.slope(value, form)) for value in (-1.0, 0.0, 2.0)]
+    np.testing.assert_allclose(x.grad.tolist(), exact, atol=4 * np.finfo(dtype).eps)
+
+
 def test_leaves_to_cupy_what_it_does_not_compute_on():
     cupy = cuda.cupy()
     with cuda.on(0):
         x = cupy.asarray(np.ones((4, 6), np.float32))
         assert kernels.gelu(x[:, ::2]) is None and kernels.gelu(cupy.asarray(np.ones(3, np.int32))) is None
         assert kernels.gelu_backward(cupy.asarray(np.ones((4, 6))), x) is None
+        assert kernels.gelu_backward(x[:, ::2], x[:, ::2]) is None
         assert kernels.gelu_backward(x[:2], x) is None
         assert kernels.gelu(x[:0]).shape == (0, 6)
 

@@ -97,6 +97,11 @@ def test_leaves_to_numpy_arrays_that_do_not_match():
     assert native.gelu_backward(np.ones(5, np.float32), x) is None
 
 
+def test_a_broadcast_gradient():
+    x = normal(np.float32, 24).reshape(4, 6)
+    np.testing.assert_array_equal(native.gelu_backward(np.broadcast_to(np.float32(2), x.shape), x), 2 * native.gelu_backward(np.ones_like(x), x))
+
+
 def test_callers_from_many_threads():
     threads.set_num_threads(3)
     x = normal(np.float32)
