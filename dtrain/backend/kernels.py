@@ -28,7 +28,8 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
 def gelu_backward(grad: Any, x: Any, approximate: str = "none") -> Any:
     """``grad`` times the derivative of `gelu` at ``x``; both of one shape and dtype. A strided gradient is copied."""
-    grad = cuda.cupy().ascontiguousarray(grad) if x.flags.c_contiguous else grad
+    if not grad.flags.c_contiguous and x.flags.c_contiguous:
+        grad = cuda.cupy().ascontiguousarray(grad)
     return _elementwise("gelu", f"gelu_{approximate}_backward", grad, x)
 
 
