@@ -53,7 +53,7 @@ def abort_all(reason: str) -> None:
 
 
 def install(rank: int, kill_job: Callable[[int], None] | None = None) -> None:
-    """End the job when an exception on ``rank`` reaches the top of any thread."""
+    """End the job when an exception on ``rank`` reaches the top of any thread, unless somebody sits at a prompt."""
     global _installed
     if kill_job is not None:
         _kill_job.append(kill_job)
@@ -75,7 +75,7 @@ def _hook(rank: int, before: Callable[..., Any]) -> Callable[..., None]:
     born = generation
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if born != generation or not _groups:
+        if born != generation or not _groups or hasattr(sys, "ps1") or sys.flags.interactive:
             before(kind, error, trace)
             return
         _print_cause(rank, before, kind, error, trace)

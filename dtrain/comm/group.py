@@ -115,10 +115,11 @@ class Group(Collectives, PointToPoint, Objects):
         if self._born == failure.generation:
             self.transport.abort(reason)
 
-    def close(self) -> None:
-        """Finish what was queued and leave. The others learn of it if they still wait for this rank."""
+    def close(self, timeout: float | None = None) -> None:
+        """Finish what was queued, in ``timeout`` seconds at most, and leave. Others learn of it if they still wait for this rank."""
         if self._closed or self._born != failure.generation:
             return
-        self._turns.close(self.timeout)
+        if not self._turns.close(self.timeout if timeout is None else timeout):
+            self.abort(f"rank {self.ranks[self.rank]} left group {self.name!r} while asynchronous collectives were under way")
         self._closed = True
         self.transport.close()

@@ -101,11 +101,6 @@ class QueuedWork(Work):
             self._run = None                # drop the arrays
             self._finished.set()
 
-    def fail(self, error: BaseException) -> None:
-        """Finish without running."""
-        self._error, self._run = error, None
-        self._finished.set()
-
     def report_unseen(self) -> None:
         """Log a failure that nobody waited for."""
         if self._error is not None and not self._seen:
@@ -174,17 +169,12 @@ class Turns:
         for work in done:
             work.report_unseen()
 
-    def close(self, timeout: float | None = None) -> None:
-        """Let what is queued finish and join the thread; nothing can be submitted afterwards."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Let what is queued finish and join the thread; nothing can be submitted afterwards. False if time ran out."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
-
-    def drop(self, error: BaseException) -> None:
-        """Fail everything that has not begun."""
-        with self._changed:
-            waiting, self._queue = list(self._queue), deque()
-        for work in waiting:
-            work.fail(error)
+            return not self._thread.is_alive()
+        return True

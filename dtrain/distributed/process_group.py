@@ -19,6 +19,7 @@ from dtrain.errors import ArgumentError, DistributedError
 if TYPE_CHECKING:
     from dtrain.comm.store import Store
 
+_AT_EXIT = 10.0             # seconds that the end of a script waits for collectives nobody waited for
 default_pg_timeout = timedelta(seconds=DEFAULT_TIMEOUT)
 ProcessGroup = Group
 
@@ -98,7 +99,7 @@ def init_process_group(
     world = make_world(os.environ, backend, init_method, limit, world_size, rank, store)
     state.local.rank.group = _callable(world)
     if threads.current() is None:
-        atexit.register(_leave, world)
+        atexit.register(_leave, world, _AT_EXIT)
         if world.size > 1:
             failure.install(world.rank)
 
@@ -109,9 +110,9 @@ def _callable(made: Group) -> Group:
     return made
 
 
-def _leave(world: Group) -> None:
+def _leave(world: Group, timeout: float | None = None) -> None:
     for sub in [*world.subgroups, world]:
-        sub.close()
+        sub.close(timeout)
 
 
 def destroy_process_group(group: Group | None = None) -> None:

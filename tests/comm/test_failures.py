@@ -162,3 +162,16 @@ print(before == used(), before, used())
 group.barrier()
 """, size=2)
     assert all(e.out.startswith("True") for e in ended), [e.out for e in ended]
+
+
+def test_leaving_with_work_under_way(tmp_path: Path) -> None:
+    ended = run_local(tmp_path, """
+if rank == 1:
+    group.all_reduce(a, async_op=True)
+    group.close(timeout=0.2)
+else:
+    time.sleep(0.6)
+    try: group.all_reduce(a)
+    except PeerLost as error: print(error)
+""", size=2)
+    assert "rank 1 left group 'world' while asynchronous collectives were under way" in ended[0].out

@@ -74,10 +74,10 @@ def mpi_group(timeout: float = DEFAULT_TIMEOUT, *, shared_memory: bool = True, c
     MPI = load()
     check_size(MPI.COMM_WORLD.size, expected, MPI.Get_library_version().split(",")[0].strip("\0\n "), launcher)
     comm = MPI.COMM_WORLD.Dup()
-    failure.install(comm.rank, lambda code: _kill(MPI, code))
-    ranks = tuple(range(comm.size))
     if comm.size == 1:
         return Group(Single(), backend, timeout)
+    failure.install(comm.rank, lambda code: _kill(MPI, code))
+    ranks = tuple(range(comm.size))
     nodes = comm.allgather(node_id())
     if shared_memory and len(set(nodes)) == 1:
         return Group(_share(comm, ranks, timeout, chunk), backend, timeout)

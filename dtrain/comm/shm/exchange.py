@@ -17,7 +17,7 @@ import numpy as np
 
 from dtrain.comm.record import Entry
 from dtrain.comm.reduction import combine
-from dtrain.comm.shm.control import ABORT, Control, Signal
+from dtrain.comm.shm.control import Control, Signal
 from dtrain.comm.shm.messages import Messages
 from dtrain.comm.shm.segment import Layout, Segment
 from dtrain.comm.single import Single
@@ -177,10 +177,6 @@ class SharedMemory(Transport):
 
     def abort(self, reason: str) -> None:
         self.control.abort(reason)
-
-    def aborted(self) -> bool:
-        """Whether any rank has aborted."""
-        return bool(self.control.words[ABORT])
 
     def close(self) -> None:
         self._messages.close()
