@@ -146,6 +146,14 @@ def default_handlers() -> Handlers:
             float: _collate_floats, int: _collate_numbers, str: _keep, bytes: _keep}
 
 
+def load_tensors() -> None:
+    """Import what collating needs now, so that processes forked from this one need not each do so."""
+    import dtrain
+
+    default_handlers()
+    dtrain.from_numpy(np.zeros(1))
+
+
 def _is_numeric(dtype: np.dtype) -> bool:
     return dtype.kind not in _NOT_NUMERIC or dtype.kind == "V" and dtype.names is None and dtype.name != f"void{8 * dtype.itemsize}"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from dtrain.data import worker
 from dtrain.data.channel import Closed, LoaderEnd
+from dtrain.data.collate import load_tensors
 from dtrain.data.worker import Result, Task
 from dtrain.errors import DataError
 
@@ -36,6 +37,7 @@ class Pool:
     def __init__(self, count: int, job: Callable[[int], worker.Job], context: Any) -> None:
         self._members: list[_Member] = []
         self._end = weakref.finalize(self, _end_all, self._members, os.getpid())
+        load_tensors()
         try:
             for number in range(count):
                 self._start(job(number), context)
@@ -80,9 +82,10 @@ class Pool:
             self._fail(dead)
         return results
 
-    def close(self) -> None:
-        """End all workers and wait for them."""
-        self._end()
+    def close(self, grace: float | None = None) -> None:
+        """End all workers, in ``grace`` seconds (default: GRACE) or by force."""
+        if self._end.detach():
+            _end_all(self._members, os.getpid(), grace)
 
     @property
     def closed(self) -> bool:
@@ -91,7 +94,7 @@ class Pool:
 
     def _time_out(self, timeout: float | None) -> None:
         pids = ", ".join(str(m.process.pid) for m in self._members)
-        self.close()
+        self.close(grace=0.0)
         raise DataError(f"DataLoader timed out: no batch came within {timeout} seconds (worker pids {pids}); "
                         "raise timeout, or see what the dataset waits for")
 
@@ -108,17 +111,17 @@ class Pool:
         else:
             how = f"ended with exit code {code} before its work was done; did the dataset call exit?"
         message = f"DataLoader worker {number} (pid {process.pid}) {how}"
-        self.close()
+        self.close(grace=0.0)
         raise DataError(message)
 
 
-def _end_all(members: list[_Member], owner: int) -> None:
+def _end_all(members: list[_Member], owner: int, grace: float | None = None) -> None:
     """Close the sockets, which tells the workers to end; those that do not in time are terminated, then killed."""
     if os.getpid() != owner:                      # a forked copy of the loader's process: the workers are not its own
         return
     for m in members:
         m.link.sock.close()
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + (GRACE if grace is None else grace)
     for stop in (None, "terminate", "kill"):
         for m in members:
             if stop and m.process.is_alive():

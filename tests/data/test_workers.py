@@ -132,13 +132,11 @@ def test_a_worker_killed_while_the_loader_is_busy_elsewhere():
 def test_timeout():
     it = iter(loader(lambda i: time.sleep(60 * (i == 2)) or i, timeout=0.3))
     next(it)
-    segments_of = [w.pid for w in workers_of()]
+    pids = [w.pid for w in workers_of()]
     start = time.monotonic()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dtrain.data.pool.GRACE", 0.1)
-        with pytest.raises(DataError, match=f"timed out: no batch came within 0.3 seconds .*{segments_of[0]}"):
-            list(it)
-    assert time.monotonic() - start < 10
+    with pytest.raises(DataError, match=f"timed out: no batch came within 0.3 seconds .*{pids[0]}"):
+        list(it)
+    assert time.monotonic() - start < 3                               # the one that sleeps is not waited for
 
 
 def test_order_is_kept_whoever_is_faster():
