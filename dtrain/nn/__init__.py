@@ -1,6 +1,6 @@
 """Layers, containers and losses, as in torch.nn."""
 
-from dtrain.nn import functional, init, utils
+from dtrain.nn import functional, init, parallel, utils
 from dtrain.nn._hooks import register_module_forward_hook, register_module_forward_pre_hook
 from dtrain.nn.activation import (
     CELU,
@@ -95,6 +95,6 @@ __all__ = [
     "ModuleDict", "ModuleList", "NLLLoss", "PReLU", "Parameter", "ParameterDict", "ParameterList", "RMSNorm", "ReLU", "ReLU6",
     "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "SELU",
     "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
-    "Threshold", "Unflatten", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "register_module_forward_hook",
+    "Threshold", "Unflatten", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "parallel", "register_module_forward_hook",
     "register_module_forward_pre_hook", "utils",
 ]  # fmt: skip

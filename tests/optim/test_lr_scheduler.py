@@ -92,6 +92,31 @@ def test_saved_and_resumed():
     assert resumed.last_epoch == 4
 
 
+def plain(value):
+    """Whether a checkpoint holds it: numbers, strings, None and containers of them."""
+    if type(value) in (dict, list, tuple):
+        return all(plain(v) for v in (value.values() if type(value) is dict else value))
+    return value is None or type(value) in (int, float, bool, str)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: schedules.LambdaLR(o, lambda e: 0.5),
+        lambda o: schedules.MultiStepLR(o, [1, 3]),
+        lambda o: schedules.OneCycleLR(o, 0.1, 20),
+        lambda o: schedules.ReduceLROnPlateau(o),
+        lambda o: schedules.SequentialLR(o, [schedules.LinearLR(o), schedules.MultiStepLR(o, [2])], [3]),
+    ],
+)
+def test_state_is_plain_data(make):
+    o = optimizer(momentum=0.9)
+    schedule, again = make(o), make(o)
+    assert plain(schedule.state_dict())
+    again.load_state_dict(schedule.state_dict())
+    assert again.state_dict() == schedule.state_dict()
+
+
 def test_plateau():
     o = optimizer(1.0, 0.01)
     schedule = schedules.ReduceLROnPlateau(o, factor=0.5, patience=1, cooldown=1, min_lr=[0.0, 0.01])

@@ -84,6 +84,14 @@ class MultiStepLR(LRScheduler):
         passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
         return [base * self.gamma**passed for base in self.base_lrs]
 
+    def state_dict(self) -> dict[str, Any]:
+        """As the base, the milestones as a plain dict, which checkpoints hold."""
+        return {**super().state_dict(), "milestones": dict(self.milestones)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        super().load_state_dict({**state_dict, "milestones": Counter(state_dict["milestones"])})
+
 
 class ConstantLR(LRScheduler):
     """lr = initial lr * factor for the first ``total_iters`` steps, then the initial lr."""
