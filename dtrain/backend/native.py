@@ -54,7 +54,7 @@ def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray | None:
     they are absent and DTRAIN_REQUIRE_NATIVE=1.
     """
     module = _usable()
-    if module is None or not x.flags.c_contiguous:
+    if module is None:
         return None
     out = np.empty_like(x)
     return out if module.gelu_forward(x, out, approximate == "tanh") else None
@@ -66,7 +66,7 @@ def gelu_backward(grad: np.ndarray, x: np.ndarray, approximate: str = "none") ->
     A strided gradient (that of a sum is one number, broadcast) is copied: still cheaper than the NumPy body.
     """
     module = _usable()
-    if module is None or grad.shape != x.shape or not x.flags.c_contiguous:
+    if module is None or grad.shape != x.shape:
         return None
     if not grad.flags.c_contiguous:
         grad = np.ascontiguousarray(grad)
