@@ -1,1 +1,12 @@
-"""PyTorch's `utils` namespace."""
+"""PyTorch's `utils` namespace; its modules are loaded on first use."""
+
+import importlib
+from typing import Any
+
+_MODULES = ("data",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dtrain.utils.{name}")
+    raise AttributeError(f"module 'dtrain.utils' has no attribute {name!r}")

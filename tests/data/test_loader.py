@@ -273,7 +273,7 @@ def test_datasets_that_fetch_many_at_once():
 
 
 def test_python_names_of_pytorch():
-    import dtrain.utils.data as data
+    data = dtrain.utils.data
     from dtrain.utils.data.dataloader import DataLoader as A
     from dtrain.utils.data.dataset import TensorDataset as B
     from dtrain.utils.data.distributed import DistributedSampler as C
