@@ -12,7 +12,7 @@ from dtrain.nn import functional as F
 @dataclass(frozen=True)
 class Config:
     vocab: int = 256  # bytes
-    context: int = 128
+    context: int = 64  # short: more steps a second, which a run of two minutes needs most
     layers: int = 4
     heads: int = 4
     width: int = 128
@@ -66,12 +66,12 @@ class GPT(nn.Module):
         self.apply(self._init)
         for name, p in self.named_parameters():
             if name.endswith(("attention.out.weight", "mlp.2.weight")):  # each block adds twice to the residual stream
-                nn.init.normal_(p, std=0.02 / (2 * config.layers) ** 0.5)
+                nn.init.normal_(p, std=(2 * config.layers * config.width) ** -0.5)
 
-    @staticmethod
-    def _init(module: nn.Module) -> None:
+    def _init(self, module: nn.Module) -> None:
+        """Weights of variance 1 / width: a small model learns faster from these than from GPT-2's 0.02, made for a wide one."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=self.config.width**-0.5)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
