@@ -36,7 +36,6 @@ def _add_pairs(out: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
         place = np.arange(len(index)) - np.repeat(starts, runs)  # within the run of its index
         left = np.flatnonzero(place % 2 == 0)
         has_right = place.take(left + 1, mode="clip") % 2 == 1
-        has_right[left == len(index) - 1] = False
         summed = rows[source[left]]
         summed[has_right] += rows[source[left[has_right] + 1]]
         rows, index, source = summed, index[left], np.arange(len(left))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dtrain.autograd.tensor import Tensor
-from dtrain.errors import ArgumentError, DtypeError, ShapeError
+from dtrain.errors import ArgumentError, DtypeError, GraphError, ShapeError
 
 
 def resolve(name: str, reduction: str, size_average: bool | None, reduce: bool | None, others: tuple[str, ...] = ()) -> str:
@@ -39,6 +39,12 @@ def floating(name: str, *tensors: Tensor | None) -> None:
     for x in tensors:
         if x is not None and x._array.dtype.kind not in "fV":
             raise DtypeError(f"{name} needs floating point tensors, got {x.dtype}; convert with .float()")
+
+
+def constant(name: str, what: str, weight: Tensor | None) -> None:
+    """Raise GraphError if a gradient is asked for where there is none."""
+    if weight is not None and weight.requires_grad:
+        raise GraphError(f"{name} has no gradient with respect to {what}; pass {what}.detach()")
 
 
 def reduced(xp: Any, values: Any, reduction: str) -> Any:

@@ -12,7 +12,7 @@ from dtrain.autograd.tensor import Tensor
 from dtrain.backend.blocks import row_blocks, row_max, row_sum
 from dtrain.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
 from dtrain.ops import reduce as reductions
-from dtrain.ops._loss import floating, resolve
+from dtrain.ops._loss import constant, floating, resolve
 from dtrain.ops.softmax import LogSoftmax, log_softmax
 
 
@@ -190,6 +190,7 @@ def _apply(name: str, op: ClassLoss, input: Tensor, target: Tensor, weight: Tens
     """Check shapes, bring them to (N, C) or (N, C, S), and give the result the target's shape unless it is reduced."""
     shape = input.shape
     floating(name, input, weight)
+    constant(name, "weight", weight)
     if target._array.dtype.kind not in "iu":
         raise DtypeError(f"{name} expects class indices as integers, or probabilities of the input's shape; got {target.dtype} {tuple(target.shape)}")
     expected = shape[:1] + shape[2:] if len(shape) > 1 else ()

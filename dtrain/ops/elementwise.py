@@ -91,7 +91,7 @@ class Div(Binary):
 
     def grad_b(self, xp: Any, g: Any) -> Any:
         a, b = self.unpack(xp)
-        return -g * a / (b * b)
+        return -g * (a / b) / b  # b * b could underflow
 
 
 class Pow(Binary):

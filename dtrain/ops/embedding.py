@@ -56,14 +56,15 @@ class EmbeddingGrad(Op):
         return y, None
 
 
-def _shares(xp: Any, index: Any, count: int, padding_idx: int | None, by_frequency: bool) -> Any:
+def _shares(xp: Any, index: Any, count: int, dtype: Any, padding_idx: int | None, by_frequency: bool) -> Any:
     """What each looked-up row's gradient is scaled with: 0 for padding, 1 / how often its index occurs; None for 1."""
     if padding_idx is None and not by_frequency:
         return None
-    shares = xp.ones(index.shape, "float32") if padding_idx is None else (index != padding_idx).astype("float32")
+    dtype = "float32" if dtype.itemsize == 2 else dtype
+    shares = xp.ones(index.shape, dtype) if padding_idx is None else (index != padding_idx).astype(dtype)
     if by_frequency:
-        times = xp.zeros(count, "float32")
-        xp.scatter_add(times, index.reshape(-1), xp.ones(index.size, "float32"))
+        times = xp.zeros(count, dtype)
+        xp.scatter_add(times, index.reshape(-1), xp.ones(index.size, dtype))
         shares = shares / times[index]
     return shares[..., None]
 
@@ -98,7 +99,7 @@ def embedding(
         padding_idx %= count
     if max_norm is not None:
         _shorten(xp, weight, index, max_norm, norm_type)
-    return apply(Embedding(_shares(xp, index, count, padding_idx, scale_grad_by_freq)), weight, input)
+    return apply(Embedding(_shares(xp, index, count, weight._array.dtype, padding_idx, scale_grad_by_freq)), weight, input)
 
 
 def _shorten(xp: Any, weight: Tensor, index: Any, longest: float, norm_type: float) -> None:

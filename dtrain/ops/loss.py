@@ -9,7 +9,7 @@ from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import ArgumentError
 from dtrain.ops import unary
-from dtrain.ops._loss import floating, reduced, resolve, same_size
+from dtrain.ops._loss import constant, floating, reduced, resolve, same_size
 from dtrain.ops._shape import unbroadcast
 from dtrain.ops.activation import Softplus
 
@@ -218,6 +218,7 @@ def binary_cross_entropy(
             f"binary_cross_entropy expects probabilities of 0 to 1, got {float(raw.min())} to {float(raw.max())}; "
             "use binary_cross_entropy_with_logits on scores, or sigmoid first"
         )
+    constant("binary_cross_entropy", "weight", weight)
     op = BinaryCrossEntropy(resolve("binary_cross_entropy", reduction, size_average, reduce))
     return apply(op, input, target, weight)
 
@@ -234,6 +235,8 @@ def binary_cross_entropy_with_logits(
     """Cross entropy of scores (before a sigmoid) and targets of [0, 1]; ``weight`` and ``pos_weight`` broadcast."""
     same_size("binary_cross_entropy_with_logits", input, target)
     floating("binary_cross_entropy_with_logits", input, target)
+    constant("binary_cross_entropy_with_logits", "weight", weight)
+    constant("binary_cross_entropy_with_logits", "pos_weight", pos_weight)
     op = BinaryCrossEntropyWithLogits(resolve("binary_cross_entropy_with_logits", reduction, size_average, reduce))
     return apply(op, input, target, weight, pos_weight)
 

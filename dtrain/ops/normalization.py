@@ -148,9 +148,10 @@ def layer_norm(
 
 
 def rms_norm(input: Tensor, normalized_shape: Sequence[int] | int, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """Unit mean square over the last dims, times weight (Zhang and Sennrich, 2019); eps defaults to the dtype's epsilon."""
+    """Unit mean square over the last dims, times weight (Zhang and Sennrich, 2019); eps defaults to the epsilon of the dtype computed in."""
     rows, width = _trailing("rms_norm", input, normalized_shape, weight)
-    eps = dtypes.finfo(input.dtype).eps if eps is None else eps
+    if eps is None:
+        eps = dtypes.finfo(dtypes.float32 if input.dtype.is_half else input.dtype).eps
     return _apply(Standardize((rows, width), (1,), (1, width), eps, centred=False), input, weight, None)
 
 

@@ -37,40 +37,47 @@ class Pad(Op):
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Pad the last dims: ``pad`` is (before, after) of the last dim, then of the one before it, and so on.
 
-    mode "constant" fills with ``value`` (and negative widths cut off); "reflect" mirrors without the edge, "replicate"
-    repeats the edge, "circular" goes on at the other end.
+    mode "constant" fills with ``value`` (0), "reflect" mirrors without the edge, "replicate" repeats the edge, "circular"
+    goes on at the other end. Negative widths cut off. Raises ShapeError for widths that do not fit.
     """
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
-        raise ArgumentError(f"pad needs (before, after) for at most {input.ndim} dims of shape {tuple(input.shape)}, got {tuple(pad)}")
+        raise ShapeError(
+            f"pad takes pairs (before, after), from the last dim on, of at most {input.ndim} dims for shape {tuple(input.shape)}; got {tuple(pad)}"
+        )
+    if mode != "constant" and mode not in _INDICES:
+        raise ArgumentError(f"pad: mode is {mode!r}; expected one of constant, {', '.join(_INDICES)}")
+    if mode != "constant" and value:
+        raise ArgumentError(f"pad: value {value} belongs to mode 'constant', not to {mode!r}")
     widths = [(0, 0)] * (input.ndim - len(pad) // 2) + [(int(pad[i]), int(pad[i + 1])) for i in range(len(pad) - 2, -1, -2)]
+    input = _cut(input, widths, mode)
+    grown = tuple((max(before, 0), max(after, 0)) for before, after in widths)
     if mode == "constant":
-        return _constant(input, widths, value or 0)
-    if mode not in _INDICES:
-        raise ArgumentError(f"pad: mode is {mode!r}; expected 'constant', {', '.join(map(repr, _INDICES))}")
-    if value:
-        raise ArgumentError(f"pad: mode {mode!r} takes no value, got {value}")
-    for dim, (before, after) in enumerate(widths):
-        if (before, after) != (0, 0):
+        return apply(Pad(grown, value or 0), input)
+    for dim, (before, after) in enumerate(grown):
+        if before or after:
             index = _INDICES[mode](input.shape[dim], before, after)
             input = getitem(input, (slice(None),) * dim + (Tensor._wrap(namespace.of(input._array).asarray(index)),))
     return input
 
 
-def _constant(input: Tensor, widths: list[tuple[int, int]], value: float) -> Tensor:
+def _cut(input: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor:
+    """The input without what negative widths cut off."""
     for dim, (before, after) in enumerate(widths):
-        cut = max(-before, 0), max(-after, 0)
-        if any(cut):
-            left = input.shape[dim] - sum(cut)
-            if left < 0:
-                raise ShapeError(f"pad: widths {(before, after)} cut more than dim {dim} of shape {tuple(input.shape)} holds")
-            input = narrow(input, dim, cut[0], left)
-    grown = tuple((max(a, 0), max(b, 0)) for a, b in widths)
-    return apply(Pad(grown, value), input)
+        left = input.shape[dim] + min(before, 0) + min(after, 0)
+        if left < (mode != "constant"):
+            raise ShapeError(f"pad: widths {(before, after)} leave {left} elements of dim {dim} of shape {tuple(input.shape)}")
+        if left != input.shape[dim]:
+            input = narrow(input, dim, max(-before, 0), left)
+    return input
+
+
+def _fits(mode: str, most: int, before: int, after: int, n: int) -> None:
+    if max(before, after) > most:
+        raise ShapeError(f"pad: mode {mode!r} can add at most {most} elements to a side of size {n}, got {(before, after)}")
 
 
 def _reflect(n: int, before: int, after: int) -> np.ndarray:
-    if max(before, after) >= n:
-        raise ShapeError(f"pad: reflecting needs widths smaller than the size {n}, got {(before, after)}")
+    _fits("reflect", n - 1, before, after, n)
     place = np.abs(np.arange(-before, n + after))
     return np.where(place >= n, 2 * (n - 1) - place, place)
 
@@ -80,8 +87,7 @@ def _replicate(n: int, before: int, after: int) -> np.ndarray:
 
 
 def _circular(n: int, before: int, after: int) -> np.ndarray:
-    if max(before, after) > n:
-        raise ShapeError(f"pad: circular needs widths of at most the size {n}, got {(before, after)}")
+    _fits("circular", n, before, after, n)
     return np.arange(-before, n + after) % n
 
 

@@ -1,4 +1,4 @@
-"""Embedding, one-hot, dropout, padding."""
+"""Embedding, one-hot, dropout."""
 
 import numpy as np
 import pytest
@@ -115,19 +115,6 @@ def test_alpha_dropout_keeps_mean_and_variance():
     assert abs(y.mean()) < 0.02 and abs(y.std() - 1) < 0.02
 
 
-@pytest.mark.parametrize("mode, widths", [
-    ("constant", (1, 2)), ("constant", (1, 0, 2, 1)), ("constant", (-1, 2, 0, -1)), ("reflect", (2, 1)), ("replicate", (3, 1, 0, 2)),
-    ("circular", (2, 3, 1, 0)),
-])  # fmt: skip
-def test_pad(mode, widths, device):
-    check_grad(lambda x: pad(x, widths, mode), normal(2, 4, 5), device=device)
-    names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "constant": "constant"}
-    if min(widths) >= 0:
-        x = normal(2, 4, 5)
-        pairs = [(0, 0)] * (3 - len(widths) // 2) + [widths[i : i + 2] for i in range(len(widths) - 2, -1, -2)]
-        np.testing.assert_array_equal(to_numpy(pad(dtrain.tensor(x, device=device), widths, mode)), np.pad(x, pairs, names[mode]))
-
-
 def test_errors_say_what_to_do():
     with pytest.raises(DtypeError, match=r"\.long\(\)"):
         embedding(dtrain.zeros(2), dtrain.zeros(5, 3))
@@ -137,12 +124,6 @@ def test_errors_say_what_to_do():
         embedding(dtrain.tensor([1]), dtrain.zeros(5))
     with pytest.raises(ArgumentError, match="0 to 1"):
         dropout(dtrain.zeros(2), 1.5)
-    with pytest.raises(ArgumentError, match="before, after"):
-        pad(dtrain.zeros(2), (1,))
-    with pytest.raises(ArgumentError, match="'reflect'"):
-        pad(dtrain.zeros(2), (1, 1), "mirror")
-    with pytest.raises(ShapeError, match="smaller than the size 2"):
-        pad(dtrain.zeros(2), (2, 0), "reflect")
 
 
 def test_meta_tensors_give_shapes():

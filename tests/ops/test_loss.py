@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dtrain
-from dtrain.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
+from dtrain.errors import ArgumentError, DtypeError, GraphError, IndexRangeError, ShapeError
 from dtrain.ops import cross_entropy as ce
 from dtrain.ops import loss, softmax
 from tests.ops.util import check_grad, integers, normal, positive, to_numpy
@@ -116,6 +116,8 @@ def test_errors_say_what_to_do():
         loss.binary_cross_entropy(x - 1, x)
     with pytest.raises(ArgumentError, match="above 0"):
         loss.huber_loss(x, x, delta=0)
+    with pytest.raises(GraphError, match=r"weight.detach\(\)"):
+        ce.cross_entropy(x, dtrain.tensor([0, 1, 2, 3]), dtrain.ones(5).requires_grad_())
     with pytest.raises(ShapeError, match="5 classes"):
         ce.nll_loss(x, dtrain.tensor([0, 1, 2, 3]), dtrain.ones(4))
 
