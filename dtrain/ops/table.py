@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.tensor import Tensor
-from dtrain.ops import convert, creation, elementwise, index, matmul, random, reduce, shape, unary
+from dtrain.ops import convert, creation, elementwise, index, matmul, piecewise, random, reduce, shape, softmax, special, unary
 
 # module -> names that are functions of the package and methods of Tensor alike
 METHODS: dict[Any, str] = {
@@ -19,6 +19,9 @@ METHODS: dict[Any, str] = {
     index: """gather scatter scatter_add index_select index_put index_add masked_fill masked_select nonzero argsort sort topk take_along_dim""",
     matmul: "matmul mm bmm mv dot outer addmm baddbmm",
     random: "bernoulli multinomial",
+    softmax: "softmax log_softmax",
+    special: "erf erfc",
+    piecewise: "relu",
     convert: "equal isclose allclose",
 }
 # methods only
@@ -28,6 +31,7 @@ METHODS_ONLY: dict[Any, str] = {
     convert: "to float double half bfloat16 long int short bool type_as cpu cuda copy_ fill_ zero_",
     random: "uniform_ normal_ bernoulli_",
     elementwise: "add_ sub_",
+    piecewise: "relu_",
     index: "index_put_",
 }
 # functions of the package only
@@ -122,7 +126,7 @@ def as_operand(a: Tensor, b: Any) -> Any:
     """NumPy arrays and scalars as tensors, numbers as they are, others refused."""
     import numpy as np
 
-    if isinstance(b, (bool, complex)):
+    if isinstance(b, (int, complex)):
         return b
     if isinstance(b, (np.ndarray, np.generic)):
         return creation.tensor(b, device=a.device)

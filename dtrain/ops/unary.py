@@ -105,12 +105,14 @@ class Rsqrt(Op):
 
 
 class Sigmoid(Op):
-    """y = 1 / (1 + exp(-x)), without overflow."""
+    """y = 1 / (1 + exp(-x)); where exp overflows, 0 is right."""
 
     floats = True
 
     def forward(self, xp: Any, x: Any) -> Any:
-        y = xp.tanh(x * 0.5) * 0.5 + 0.5
+        y = xp.exp(-x)
+        y += 1
+        y = xp.true_divide(1, y, out=y if y.__class__ is xp.ndarray else None)
         self.saved = (y,)
         return y
 
