@@ -172,7 +172,20 @@ CASES = [
     *[(f"pad {o}", lambda f, m, x, o=o: f.pad(x, **o), (F, (2, 3, 4, 5)))
       for o in ({"pad": (1, 2)}, {"pad": (1, -1, 2, 0), "value": 1.5}, {"pad": (0, 0, 0, 0, 1, 1)}, {"pad": (1, 2, 2, 1), "mode": "reflect"},
                 {"pad": (3, 1, 0, 2), "mode": "replicate"}, {"pad": (3, 1, 0, 2), "mode": "circular"})],
+    *[(f"interpolate {o}", lambda f, m, x, o=o: interpolate(f)(x, **o), IMAGE)
+      for o in ({"scale_factor": 2}, {"size": (5, 9)}, {"scale_factor": 1.7}, {"scale_factor": (0.6, 1.3), "mode": "nearest-exact"}, {"size": 3, "mode": "area"},
+                {"scale_factor": 1.6, "mode": "bilinear"}, {"scale_factor": 1.6, "mode": "bilinear", "recompute_scale_factor": True},
+                {"size": (4, 9), "mode": "bilinear", "align_corners": True}, {"size": (4, 9), "mode": "bicubic"}, {"size": (1, 9), "mode": "bicubic", "align_corners": True},
+                {"size": (3, 11), "mode": "bilinear", "antialias": True}, {"size": (3, 11), "mode": "bicubic", "antialias": True})],
+    ("interpolate linear", lambda f, m, x: interpolate(f)(x, 5, mode="linear"), SEQUENCE),
+    ("interpolate trilinear", lambda f, m, x: interpolate(f)(x, scale_factor=1.5, mode="trilinear"), VOLUME),
 ]  # fmt: skip
+
+
+def interpolate(functional):
+    from dtrain.ops import interpolate as ours
+
+    return functional.interpolate if functional is torch.nn.functional else ours.interpolate
 
 
 def running(norm, x, mean, var, **options):
