@@ -34,7 +34,7 @@ from dtrain.nn.parallel import DistributedDataParallel as DDP
 
 SMOKE = os.environ.get("DTRAIN_SMOKE") == "1"  # a few steps, to see that everything works
 
-STEPS = 30 if SMOKE else 2000  # two to three minutes on two laptop cores
+STEPS = 30 if SMOKE else 1600  # about two minutes on two laptop cores
 GLOBAL_BATCH = 8  # sequences a step over all ranks: the loss curve does not depend on how many share them
 LEARNING_RATE = 3e-3  # high, since the model is small and the run short
 WARMUP = 5 if SMOKE else 100  # steps to reach it: Adam's second moments need some gradients first
