@@ -1,4 +1,4 @@
-"""Elementwise operations, reductions and products in ONNX."""
+"""Elementwise operations and products in ONNX."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes, promotion
-from dtrain.onnx.convert import CONVERTERS, converter
+from dtrain.onnx.convert import computed_in, converter, operands
 from dtrain.onnx.graph import Graph
 from dtrain.onnx.trace import Step
 
 BINARY = {"Add": "Add", "Sub": "Sub", "Mul": "Mul", "Div": "Div", "Pow": "Pow", "Maximum": "Max", "Minimum": "Min"}
 UNARY = {
     "Neg": "Neg", "Abs": "Abs", "Exp": "Exp", "Log": "Log", "Sqrt": "Sqrt", "Sin": "Sin", "Cos": "Cos", "Tan": "Tan", "Tanh": "Tanh",
-    "Sinh": "Sinh", "Cosh": "Cosh", "Asin": "Asin", "Acos": "Acos", "Atan": "Atan", "Floor": "Floor", "Ceil": "Ceil", "Sign": "Sign",
-    "Reciprocal": "Reciprocal", "Sigmoid": "Sigmoid", "Relu": "Relu", "Round": "Round", "Erf": "Erf", "Softplus": "Softplus",
+    "Sinh": "Sinh", "Cosh": "Cosh", "Asin": "Asin", "Acos": "Acos", "Atan": "Atan", "Sign": "Sign", "Reciprocal": "Reciprocal",
+    "Sigmoid": "Sigmoid",
 }  # fmt: skip
 COMPARE = {
     "equal": "Equal", "less": "Less", "less_equal": "LessOrEqual", "greater": "Greater", "greater_equal": "GreaterOrEqual",
@@ -24,26 +25,112 @@ COMPARE = {
 }  # fmt: skip
 
 
-def _common(step: Step) -> dtypes.dtype:
-    """The dtype the operation computed in."""
-    return promotion.result_type(*[getattr(x, "_array", x) for x in step.inputs])
+def number(graph: Graph, step: Step, n: Any) -> str:
+    """A number in the dtype the step computes in."""
+    return graph.number(n, computed_in(step))
 
 
 @converter(*BINARY)
 def binary(graph: Graph, step: Step) -> str:
-    dtype = step.outputs[0].dtype
-    return graph.node(BINARY[step.name], *[graph.operand(x, dtype) for x in step.inputs])
+    return graph.node(BINARY[step.name], *operands(graph, step))
 
 
 @converter(*UNARY)
 def unary(graph: Graph, step: Step) -> str:
-    return graph.node(UNARY[step.name], graph.operand(step.inputs[0], step.outputs[0].dtype))
+    return graph.node(UNARY[step.name], *operands(graph, step))
 
 
-@converter("Plain")
+@converter("Floor", "Ceil")
+def whole(graph: Graph, step: Step) -> str:
+    (x,) = operands(graph, step)
+    return graph.node(step.name, x) if computed_in(step).is_floating_point else x
+
+
+@converter("Trunc")
+def trunc(graph: Graph, step: Step) -> str:
+    (x,) = operands(graph, step)
+    if not computed_in(step).is_floating_point:
+        return x
+    return graph.node("Mul", graph.node("Sign", x), graph.node("Floor", graph.node("Abs", x)))
+
+
+@converter("Round")
+def round_(graph: Graph, step: Step) -> str:
+    (x,) = operands(graph, step)
+    decimals = step.settings["decimals"]
+    if not computed_in(step).is_floating_point:
+        return x
+    if decimals == 0:
+        return graph.node("Round", x)
+    scale = number(graph, step, 10.0 ** abs(decimals))
+    there, back = ("Mul", "Div") if decimals > 0 else ("Div", "Mul")
+    return graph.node(back, graph.node("Round", graph.node(there, x, scale)), scale)
+
+
+@converter("Log2", "Log10")
+def log_to_base(graph: Graph, step: Step) -> str:
+    return graph.node("Mul", graph.node("Log", *operands(graph, step)), number(graph, step, 1 / np.log({"Log2": 2, "Log10": 10}[step.name])))
+
+
+@converter("Log1p")
+def log1p(graph: Graph, step: Step) -> str:
+    return graph.node("Log", graph.node("Add", *operands(graph, step), number(graph, step, 1)))
+
+
+@converter("Expm1")
+def expm1(graph: Graph, step: Step) -> str:
+    return graph.node("Sub", graph.node("Exp", *operands(graph, step)), number(graph, step, 1))
+
+
+@converter("Erf")
+def erf(graph: Graph, step: Step) -> str:
+    y = graph.node("Erf", *operands(graph, step))
+    return graph.node("Sub", number(graph, step, 1), y) if step.settings.get("complement") else y
+
+
+@converter("Square")
+def square(graph: Graph, step: Step) -> str:
+    (x,) = operands(graph, step)
+    return graph.node("Mul", x, x)
+
+
+@converter("Rsqrt")
+def rsqrt(graph: Graph, step: Step) -> str:
+    return graph.node("Reciprocal", graph.node("Sqrt", *operands(graph, step)))
+
+
+@converter("Lerp")
+def lerp(graph: Graph, step: Step) -> str:
+    a, b, weight = operands(graph, step)
+    return graph.node("Add", a, graph.node("Mul", weight, graph.node("Sub", b, a)))
+
+
+@converter("Remainder")
+def remainder(graph: Graph, step: Step) -> str:
+    a, b = operands(graph, step)
+    if not computed_in(step).is_floating_point:
+        return graph.node("Mod", a, b)
+    return graph.node("Sub", a, graph.node("Mul", graph.node("Floor", graph.node("Div", a, b)), b))
+
+
+@converter("FloorDivide")
+def floor_divide(graph: Graph, step: Step) -> str:
+    a, b = operands(graph, step)
+    if computed_in(step).is_floating_point:
+        return graph.node("Floor", graph.node("Div", a, b))
+    return graph.node("Div", graph.node("Sub", a, graph.node("Mod", a, b)), b)
+
+
+@converter("Plain", computes=False)
 def plain(graph: Graph, step: Step) -> str:
+    """Comparisons, logic and bits."""
     function, dtype = step.settings["function"], _common(step)
-    a, b = [graph.operand(x, dtypes.bool if function.startswith("logical") else dtype) for x in step.inputs]
+    if function in ("remainder", "fmod"):
+        return remainder(graph, step)
+    if function.startswith("logical"):
+        a, b = [truth(graph, x) for x in step.inputs]
+        return graph.node(COMPARE[function], a, b)
+    a, b = [graph.operand(x, dtype) for x in step.inputs]
     if function == "not_equal":
         return graph.node("Not", graph.node("Equal", a, b))
     name = COMPARE[function]
@@ -52,116 +139,66 @@ def plain(graph: Graph, step: Step) -> str:
     return graph.node(name, a, b)
 
 
-@converter("FloorDivide")
-def floor_divide(graph: Graph, step: Step) -> str:
-    dtype = step.outputs[0].dtype
-    a, b = [graph.operand(x, dtypes.float64 if not dtype.is_floating_point else dtype) for x in step.inputs]
-    out = graph.node("Floor", graph.node("Div", a, b))
-    return out if dtype.is_floating_point else graph.cast(out, dtype)
+def _common(step: Step) -> dtypes.dtype:
+    """The dtype that the operands of a comparison are compared in."""
+    dtype = promotion.result_type(*[x._array if isinstance(x, Tensor) else int(x) if isinstance(x, int) and type(x) is not bool else x for x in step.inputs])
+    if dtype.is_floating_point and dtype.itemsize == 2:
+        return dtypes.float32
+    return dtypes.int32 if dtype in (dtypes.int8, dtypes.uint8, dtypes.int16) else dtype
 
 
-@converter("Square")
-def square(graph: Graph, step: Step) -> str:
-    x = graph.value(step.inputs[0])
-    return graph.node("Mul", x, x)
+def truth(graph: Graph, x: Any) -> str:
+    """Whether a tensor or number is not 0, as bool."""
+    if not isinstance(x, Tensor) or x.dtype is dtypes.bool:
+        return graph.operand(x, dtypes.bool)
+    return graph.cast(graph.value(x), dtypes.bool)
 
 
-@converter("Rsqrt")
-def rsqrt(graph: Graph, step: Step) -> str:
-    return graph.node("Reciprocal", graph.node("Sqrt", graph.value(step.inputs[0])))
-
-
-@converter("Predicate")
+@converter("Predicate", computes=False)
 def predicate(graph: Graph, step: Step) -> str:
-    x = step.inputs[0]
-    names = {"isnan": "IsNaN", "isinf": "IsInf", "logical_not": "Not", "invert": "Not" if x.dtype is dtypes.bool else "BitwiseNot"}
-    if step.settings["function"] == "isfinite":
-        return graph.node("Not", graph.node("Or", graph.node("IsNaN", graph.value(x)), graph.node("IsInf", graph.value(x))))
-    return graph.node(names[step.settings["function"]], graph.operand(x, dtypes.bool) if "not" in step.settings["function"] else graph.value(x))
+    (x,), function = step.inputs, step.settings["function"]
+    if function == "logical_not" or x.dtype is dtypes.bool and function == "invert":
+        return graph.node("Not", truth(graph, x))
+    if function == "invert":
+        return graph.node("BitwiseNot", graph.value(x))
+    wide = dtypes.float64 if x.dtype is dtypes.float64 else dtypes.float32
+    nan, infinite = [graph.node(name, graph.operand(x, wide)) for name in ("IsNaN", "IsInf")]
+    return {"isnan": nan, "isinf": infinite}.get(function) or graph.node("Not", graph.node("Or", nan, infinite))
 
 
 @converter("Clamp")
 def clamp(graph: Graph, step: Step) -> str:
-    dtype = step.outputs[0].dtype
-    ends = [graph.constant(v, dtype.np) if v is not None else "" for v in (step.settings["low"], step.settings["high"])]
-    return graph.node("Clip", graph.operand(step.inputs[0], dtype), *ends)
+    ends = [number(graph, step, v) if v is not None else "" for v in (step.settings["low"], step.settings["high"])]
+    return graph.node("Clip", *operands(graph, step), *ends)
 
 
-@converter("Where")
+@converter("Where", computes=False)
 def where(graph: Graph, step: Step) -> str:
     dtype = step.outputs[0].dtype
     condition, a, b = step.inputs
-    return graph.node("Where", graph.operand(condition, dtypes.bool), graph.operand(a, dtype), graph.operand(b, dtype))
+    return graph.node("Where", truth(graph, condition), graph.operand(a, dtype), graph.operand(b, dtype))
 
 
-@converter("Cast")
+@converter("Cast", computes=False)
 def cast(graph: Graph, step: Step) -> str:
     return graph.cast(graph.value(step.inputs[0]), step.outputs[0].dtype)
 
 
-def _reduce(graph: Graph, op_type: str, x: str, axis: Any, keepdims: bool) -> str:
-    axes = [graph.constant(list(axis))] if axis is not None else []
-    return graph.node(op_type, x, *axes, keepdims=int(keepdims))
-
-
-@converter("Sum", "Mean", "Norm2", "LogSumExp", "Prod")
-def reduction(graph: Graph, step: Step) -> str:
-    names = {"Sum": "ReduceSum", "Mean": "ReduceMean", "Norm2": "ReduceL2", "LogSumExp": "ReduceLogSumExp", "Prod": "ReduceProd"}
-    x = graph.operand(step.inputs[0], step.outputs[0].dtype)
-    return _reduce(graph, names[step.name], x, step.settings["axis"], step.settings["keepdims"])
-
-
-@converter("Extremum")
-def extremum(graph: Graph, step: Step) -> str:
-    name = "ReduceMax" if step.settings["function"] == "max" else "ReduceMin"
-    return _reduce(graph, name, graph.value(step.inputs[0]), step.settings["axis"], step.settings["keepdims"])
-
-
-@converter("Var")
-def var(graph: Graph, step: Step) -> str:
-    x, dtype, axis = graph.value(step.inputs[0]), step.outputs[0].dtype, step.settings["axis"]
-    centred = graph.node("Sub", x, _reduce(graph, "ReduceMean", x, axis, True))
-    squares = graph.node("Mul", centred, centred)
-    total = _reduce(graph, "ReduceSum", squares, axis, step.settings["keepdims"])
-    shape = step.inputs[0].shape
-    count = 1
-    for i, n in enumerate(shape):
-        count = n * count if axis is None or i in axis else count
-    divisor = graph.cast(graph.scalar(count - int(step.settings["correction"])), dtype)
-    return graph.node("Div", total, divisor)
-
-
-@converter("ArgExtreme")
-def arg_extreme(graph: Graph, step: Step) -> str:
-    name = "ArgMax" if step.settings["function"] == "argmax" else "ArgMin"
-    x, axis, keepdims = graph.value(step.inputs[0]), step.settings["axis"], step.settings["keepdims"]
-    if axis is not None:
-        return graph.node(name, x, axis=axis, keepdims=int(keepdims))
-    flat = graph.node(name, graph.node("Reshape", x, graph.constant([-1])), axis=0, keepdims=0)
-    return graph.node("Reshape", flat, graph.constant([1] * step.inputs[0].ndim)) if keepdims else flat
-
-
-@converter("Cumsum")
-def cumsum(graph: Graph, step: Step) -> str:
-    return graph.node("CumSum", graph.operand(step.inputs[0], step.outputs[0].dtype), graph.constant(step.settings["axis"], np.int64))
-
-
 @converter("Matmul")
 def matmul(graph: Graph, step: Step) -> str:
-    return graph.node("MatMul", *[graph.value(x) for x in step.inputs])
+    return graph.node("MatMul", *operands(graph, step))
 
 
 @converter("Einsum")
 def einsum(graph: Graph, step: Step) -> str:
     equation = f"{','.join(step.settings['inputs'])}->{step.settings['output']}"
-    return graph.node("Einsum", *[graph.value(x) for x in step.inputs], equation=equation)
+    return graph.node("Einsum", *operands(graph, step), equation=equation)
 
 
 @converter("Linear")
 def linear(graph: Graph, step: Step) -> str:
-    x, weight, *bias = step.inputs
-    out = graph.node("MatMul", graph.value(x), graph.node("Transpose", graph.value(weight), perm=[1, 0]))
-    return graph.node("Add", out, graph.value(bias[0])) if bias and bias[0] is not None else out
-
-
-__all__ = ["CONVERTERS"]
+    x, weight, *bias = operands(graph, step)
+    if step.inputs[0].ndim == 2:
+        return graph.node("Gemm", x, weight, *bias, transB=1)
+    out = graph.node("MatMul", x, graph.node("Transpose", weight, perm=[1, 0]))
+    return graph.node("Add", out, *bias) if bias else out

@@ -1,4 +1,4 @@
-"""Shapes, indexing and creation in ONNX."""
+"""Shapes, joining and creation in ONNX."""
 
 from __future__ import annotations
 
@@ -7,152 +7,123 @@ from typing import Any
 import numpy as np
 
 from dtrain.backend import dtypes
-from dtrain.errors import UnsupportedError
 from dtrain.onnx.convert import converter
-from dtrain.onnx.graph import Graph
+from dtrain.onnx.graph import Graph, on_host
+from dtrain.onnx.sizes import Dim, is_dynamic, same
 from dtrain.onnx.trace import Step
 
 INT_MAX = np.iinfo(np.int64).max
 
 
-@converter("Reshape")
+def moves(*names: str) -> Any:
+    return converter(*names, computes=False)
+
+
+@moves("Reshape")
 def reshape(graph: Graph, step: Step) -> str:
-    return graph.node("Reshape", graph.value(step.inputs[0]), graph.sizes(step.settings["to"]), allowzero=1)
+    x, to = step.inputs[0], step.settings["to"]
+    name, source = graph.value(x), x.shape
+    if _same([n for n in source if not _is_one(n)], [n for n in to if not _is_one(n)]):
+        gone, new = [[i for i, n in enumerate(shape) if _is_one(n)] for shape in (source, to)]
+        if gone == new:
+            return name
+        name = graph.node("Squeeze", name, graph.constant(gone)) if gone else name
+        return graph.node("Unsqueeze", name, graph.constant(new)) if new else name
+    if sum(isinstance(n, Dim) for n in to) == 1 and 0 not in to:
+        return graph.node("Reshape", name, graph.constant([-1 if isinstance(n, Dim) else n for n in to]))
+    return graph.node("Reshape", name, graph.sizes(to), allowzero=1)
 
 
-@converter("Transpose")
+def _is_one(n: int) -> bool:
+    return type(n) is int and n == 1
+
+
+def _same(a: list, b: list) -> bool:
+    """Whether two shapes are equal at all sizes."""
+    return len(a) == len(b) and all(same(m, n) for m, n in zip(a, b))
+
+
+@moves("Transpose")
 def transpose(graph: Graph, step: Step) -> str:
     return graph.node("Transpose", graph.value(step.inputs[0]), perm=[int(a) for a in step.settings["axes"]])
 
 
-@converter("Expand")
+@moves("Expand")
 def expand(graph: Graph, step: Step) -> str:
-    return graph.node("Expand", graph.value(step.inputs[0]), graph.sizes(step.settings["to"]))
+    return expanded(graph, graph.value(step.inputs[0]), step.inputs[0].shape, step.settings["to"])
 
 
-@converter("Clone", "ToDevice")
+def expanded(graph: Graph, name: str, source: tuple, to: tuple) -> str:
+    """A value of shape ``source`` broadcast to ``to``."""
+    padded = (1,) * (len(to) - len(source)) + tuple(source)
+    sizes = [n if _is_one(m) else 1 for m, n in zip(padded, to)]  # 1 leaves a size as it is
+    if len(to) == len(source) and all(_is_one(n) for n in sizes):
+        return name
+    return graph.node("Expand", name, graph.sizes(sizes))
+
+
+@moves("Clone", "ToDevice", "Alias")
 def identity(graph: Graph, step: Step) -> str:
     return graph.value(step.inputs[0])
 
 
-@converter("Copy")
+@moves("Assign")
+def assign(graph: Graph, step: Step) -> str:
+    before, value = step.inputs
+    return graph.operand(value, before.dtype)
+
+
+@moves("Copy")
 def copy(graph: Graph, step: Step) -> str:
     target, source = step.inputs
-    return graph.node("Expand", graph.operand(source, target.dtype), graph.sizes(target.shape))
+    return expanded(graph, graph.operand(source, target.dtype), source.shape, target.shape)
 
 
-@converter("Fill")
+@moves("Fill")
 def fill(graph: Graph, step: Step) -> str:
     target = step.inputs[0]
-    return graph.node("Expand", graph.constant(step.settings["value"], target.dtype.np), graph.sizes(target.shape))
+    return expanded(graph, graph.number(step.settings["value"], target.dtype), (), target.shape)
 
 
-@converter("Concat")
+@moves("Concat")
 def concat(graph: Graph, step: Step) -> str:
     dtype = step.outputs[0].dtype
     return graph.node("Concat", *[graph.operand(x, dtype) for x in step.inputs], axis=step.settings["axis"])
 
 
-@converter("Stack")
+@moves("Stack")
 def stack(graph: Graph, step: Step) -> str:
     axis, dtype = step.settings["axis"], step.outputs[0].dtype
     grown = [graph.node("Unsqueeze", graph.operand(x, dtype), graph.constant([axis])) for x in step.inputs]
     return graph.node("Concat", *grown, axis=axis)
 
 
-@converter("Flip")
+@moves("Flip")
 def flip(graph: Graph, step: Step) -> str:
-    axes = list(step.settings["axes"])
+    axes = [int(a) for a in step.settings["axes"] or range(step.inputs[0].ndim)]
+    if not axes:
+        return graph.value(step.inputs[0])
     ends = [graph.constant([v] * len(axes)) for v in (-1, -INT_MAX)]
     return graph.node("Slice", graph.value(step.inputs[0]), *ends, graph.constant(axes), graph.constant([-1] * len(axes)))
 
 
-@converter("Triangle")
+@moves("Triangle")
 def triangle(graph: Graph, step: Step) -> str:
     upper = int(step.settings["function"] == "triu")
-    return graph.node("Trilu", graph.value(step.inputs[0]), graph.constant(int(step.settings["diagonal"])), upper=upper)
+    return graph.node("Trilu", graph.value(step.inputs[0]), graph.number(step.settings["diagonal"], dtypes.int64), upper=upper)
 
 
-@converter("Slice")
-def slice_(graph: Graph, step: Step) -> str:
-    """Slices, then the dims that integers remove, then the dims that None adds."""
-    x = step.inputs[0]
-    key = _spelled_out(step.settings["key"], x.ndim)
-    starts, ends, axes, steps = [], [], [], []
-    removed, added, axis, out = [], [], 0, 0
-    for k in key:
-        if k is None:
-            added.append(out)
-            out += 1
-            continue
-        if isinstance(k, int):
-            starts.append(k)
-            ends.append(k + 1 if k != -1 else INT_MAX)
-            axes.append(axis)
-            steps.append(1)
-            removed.append(axis)
-        else:
-            if (k.start, k.stop, k.step) != (None, None, None):
-                backwards = k.step is not None and k.step < 0
-                starts.append(k.start if k.start is not None else (INT_MAX if backwards else 0))
-                ends.append(k.stop if k.stop is not None else (-INT_MAX if backwards else INT_MAX))
-                axes.append(axis)
-                steps.append(1 if k.step is None else k.step)
-            out += 1
-        axis += 1
-    name = graph.value(x)
-    if axes:
-        name = graph.node("Slice", name, graph.sizes(starts), graph.sizes(ends), graph.constant(axes), graph.constant(steps))
-    if removed:
-        name = graph.node("Squeeze", name, graph.constant(removed))
-    return graph.node("Unsqueeze", name, graph.constant(added)) if added else name
-
-
-def _spelled_out(key: tuple, ndim: int) -> list[Any]:
-    """The key with ... as full slices."""
-    used = sum(k is not None and k is not Ellipsis for k in key)
-    at = next(i for i, k in enumerate(key) if k is Ellipsis)
-    return [*key[:at], *[slice(None)] * (ndim - used), *[k for k in key[at + 1 :] if k is not Ellipsis]]
-
-
-@converter("Take")
-def take(graph: Graph, step: Step) -> str:
-    x, *indices = step.inputs
-    key = step.settings["key"]
-    places = [i for i, k in enumerate(key) if not (k is Ellipsis or isinstance(k, slice))]
-    if len(indices) == 1 and indices[0].dtype is not dtypes.bool and not any(k is Ellipsis for k in key[: places[0]]):
-        return graph.node("Gather", graph.value(x), graph.operand(indices[0], dtypes.int64), axis=places[0])
-    if len(indices) == 1 and indices[0].dtype is dtypes.bool and places == [0]:
-        where = graph.node("Transpose", graph.node("NonZero", graph.value(indices[0])), perm=[1, 0])
-        return graph.node("GatherND", graph.value(x), where)
-    raise UnsupportedError("indexing with several index tensors has no simple ONNX form; use gather, take_along_dim or index_select")
-
-
-@converter("Gather")
-def gather(graph: Graph, step: Step) -> str:
-    x, index = step.inputs
-    return graph.node("GatherElements", graph.value(x), graph.operand(index, dtypes.int64), axis=step.settings["dim"])
-
-
-@converter("Created")
+@moves("Created")
 def created(graph: Graph, step: Step) -> str:
     """Tensors made from sizes: constants where nothing is dynamic."""
-    from dtrain.onnx.sizes import is_dynamic
-
-    out, function, args = step.outputs[0], step.settings.get("function", step.op.function), step.settings["args"]
-    if not is_dynamic(list(args)):
-        return graph.value(_plain(out))
+    out, function, args = step.outputs[0], step.settings["function"], step.settings["args"]
+    if not is_dynamic(args) and function != "empty":
+        return graph.constant(on_host(out._array))
     if function == "arange":
-        start, end, stride = [graph.scalar(n) for n in args]
-        made = graph.node("Range", start, end, stride)
-        return made if out.dtype is dtypes.int64 else graph.cast(made, out.dtype)
-    if function == "eye":
-        raise UnsupportedError("eye() of a dynamic size has no ONNX form here")
-    value = {"zeros": 0, "ones": 1, "empty": 0}.get(function, args[1] if len(args) > 1 else 0)
-    return graph.node("Expand", graph.constant(value, out.dtype.np), graph.sizes(args[0]))
-
-
-def _plain(out: Any) -> Any:
-    from dtrain.autograd.tensor import Tensor
-
-    return Tensor._wrap(out._array)
+        kind = dtypes.int64 if all(isinstance(n, int) for n in args) else dtypes.float64
+        made = graph.node("Range", *[graph.number(n, kind) for n in args])
+        return made if out.dtype is kind else graph.cast(made, out.dtype)
+    value = args[1] if function == "full" else int(function == "ones")
+    shape = args if function == "eye" else args[0]
+    filled = graph.node("Expand", graph.number(value, out.dtype), graph.sizes(shape))
+    return graph.node("EyeLike", filled) if function == "eye" else filled

@@ -1,206 +1,295 @@
-"""Tracing: a model runs once, and a mode at the dispatch point writes down every operation.
+"""Tracing: a model runs, and a mode at the dispatch point hands every operation to a sink, which builds the graph.
 
-To know which sizes are dynamic the model first runs at two sizes of each dynamic axis. A size that differs between the
-runs is dynamic; in the recorded run it then is a ``Dim``. A number in an operation's settings that differs but is no Dim
-was computed in a way the trace cannot follow: that is an error, not a wrong model.
+The model runs several times under the tracer, at other sizes of the dynamic axes and with other values before the recorded
+run. A size that differs between the runs is dynamic: in the recorded run it is a ``Dim``, which knows its other values too.
+Every other number or constant must be the same in all runs; one that is not was computed in a way the trace cannot follow
+(through NumPy, from a tensor's values, at random). That is an error, at the line of the model that does it, not a wrong model.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
+from weakref import ref
+
+import numpy as np
 
 from dtrain.autograd.dispatch import InPlace
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend.state import local
 from dtrain.errors import UnsupportedError
-from dtrain.onnx.sizes import Dim, is_dynamic
+from dtrain.onnx.sizes import Dim, other_value, plain
 
 
 class TracedTensor(Tensor):
-    """A tensor of the recorded run: its dynamic sizes are Dims, and its values must not steer Python."""
+    """A tensor of a traced run: its dynamic sizes are Dims, and its values must not leave dtrain's operations.
+
+    ``_others`` are its shapes in the runs at other sizes (none in those themselves), ``_at`` is its version when it was made.
+    """
 
     __slots__ = ()
 
     @property
     def shape(self) -> tuple:  # type: ignore[override]
-        axes = self.__dict__.get("_dynamic", ())
-        return tuple(Dim(n, ("dim", self, i)) if i in axes else n for i, n in enumerate(self._array.shape))
+        shape, others = self._array.shape, self._others
+        if all(other == shape for other in others):
+            return shape
+        return tuple([n if all(m == n for m in ms) else Dim(n, ms, ("dim", self, i)) for i, (n, *ms) in enumerate(zip(shape, *others))])
 
     def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]
 
-    def item(self) -> Any:
+    def numel(self) -> int:
+        count = 1
+        for n in self.shape:
+            count = count * n
+        return count
+
+    nelement = numel
+
+    def detach(self) -> Tensor:
+        out = super().detach()
+        _active().note(Alias("detach"), {}, (self,), (out,))
+        return out
+
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self._leaves("data = ...")
+
+    def _leaves(self, how: str) -> Any:
         raise UnsupportedError(
-            "the model reads a tensor's value in Python (item(), bool() or float()), which an exported graph cannot do; "
-            "use dtrain.where or another tensor operation"
+            f"the model reads a tensor's values in Python ({how}), which an exported graph cannot do: a choice by value "
+            "becomes dtrain.where, a number stays a 0-dim tensor, a size comes from x.shape"
         )
 
+    def item(self) -> Any:
+        return self._leaves("item(), bool(), int(), float() or as an index")
+
+    def tolist(self) -> Any:
+        return self._leaves("tolist()")
+
+    def numpy(self, *, force: bool = False) -> Any:
+        return self._leaves("as a NumPy array")
+
     def __bool__(self) -> bool:
-        return self.item()
+        return self._leaves("bool(), as in if, while, and, or")
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self._leaves("DLPack")
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        return self.clone()  # type: ignore[attr-defined]
 
 
 class Step:
-    """One recorded operation: its settings as they were before it ran, and the tensors that went in and came out."""
+    """One operation of a run: its settings as they were before it ran, and the tensors that went in and came out."""
 
-    def __init__(self, op: Any, settings: dict, inputs: tuple, outputs: tuple) -> None:
+    def __init__(self, op: Op, settings: dict, inputs: tuple, outputs: tuple) -> None:
         self.op, self.settings, self.inputs, self.outputs = op, settings, inputs, outputs
+        self.traced = [isinstance(x, TracedTensor) for x in inputs]
+        self.shapes = [t._array.shape for t in outputs]
 
     @property
     def name(self) -> str:
-        return self.op.name() if isinstance(self.op, Created) else type(self.op).__name__
+        return type(self.op).__name__
+
+    def forget(self) -> None:
+        """Let go of all tensors but the constants."""
+        self.inputs = tuple([None if traced else x for x, traced in zip(self.inputs, self.traced)])
+        self.outputs = ()
 
 
 class Created(Op):
     """A tensor made from sizes alone: ``function`` is zeros, ones, full, empty, eye or arange."""
 
-    differentiable = False
-
-    def __init__(self, function: str, **settings: Any) -> None:
+    def __init__(self, function: str) -> None:
         self.function = function
-        self.__dict__.update(settings)
 
-    def name(self) -> str:  # type: ignore[override]
-        return "Created"
+
+class Alias(Op):
+    """Another tensor object of the same value."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
+Sink = Callable[[Step], None]
 
 
 class Tracer:
-    """The mode. ``dynamic`` gives, per step and output, the dynamic axes; None in the probing runs."""
+    """The mode. ``earlier`` are the steps of the runs at other sizes; ``sink`` gets every step of the recorded run."""
 
-    def __init__(self, dynamic: list | None = None) -> None:
-        self.dynamic = dynamic
+    def __init__(self, earlier: list[list[Step]] | None = None, sink: Sink | None = None) -> None:
+        self.earlier, self.sink = earlier or [], sink
         self.steps: list[Step] = []
+        self.traced: list[ref] = []
 
     def __call__(self, op: Op, inputs: tuple, proceed: Callable) -> Any:
-        if isinstance(op, InPlace):
-            return self._in_place(op, inputs, proceed)
-        settings = {k: v for k, v in vars(op).items()}
-        out = proceed(op, inputs)
-        outputs = out if isinstance(out, tuple) else (out,)
-        self._note(op, settings, inputs, outputs)
+        written = isinstance(op, InPlace)
+        numbers = plain(inputs)
+        if not any(isinstance(x, (TracedTensor, Dim)) for x in inputs):
+            return proceed(op, numbers)  # made of constants alone: a constant
+        check_fresh(op.name(), inputs)
+        if written:
+            return self._in_place(op, inputs, lambda: proceed(op, numbers))
+        settings = _taken(op)
+        out = proceed(op, numbers)
+        self.note(op, settings, inputs, out if isinstance(out, tuple) else (out,))
         return out
 
     def created(self, function: str, tensor: Tensor, settings: dict) -> None:
         """A tensor that was made from sizes."""
-        self._note(Created(function, **settings), settings, (), (tensor,))
+        self.note(Created(function), {"function": function, **settings}, (), (tensor,))
 
     def _in_place(self, op: InPlace, inputs: tuple, proceed: Callable) -> Any:
         target = inputs[0]
         if target._base is not None:
-            raise UnsupportedError(f"{op.name()} writes into a view, which ONNX has no counterpart for; use an out-of-place form")
-        before = Tensor._wrap(target._array.copy())
-        before.__class__ = type(target)
-        before.__dict__.update(target.__dict__)
-        settings = {k: v for k, v in vars(op.op).items()}
-        self.steps.append(Step("alias", {}, (target,), (before,)))
-        proceed(op, inputs)
-        self._note(op.op, settings, (before, *inputs[1:]), (target,))
+            raise UnsupportedError(
+                f"{op.name()} writes into a view (made by {target._chain[-1].name().lower() if target._chain else 'slicing'}), which ONNX "
+                "has no counterpart for; use the out-of-place form, dtrain.where or dtrain.cat"
+            )
+        before = Tensor._wrap(target._array if isinstance(target, TracedTensor) else target._array.copy())
+        self.note(Alias(op.name()), {}, (target,), (before,))
+        settings = _taken(op.op)
+        proceed()
+        self.note(op.op, settings, (before, *inputs[1:]), (target,))
         return target
 
-    def _note(self, op: Any, settings: dict, inputs: tuple, outputs: tuple) -> None:
-        number = len(self.steps)
+    def note(self, op: Op, settings: dict, inputs: tuple, outputs: tuple) -> None:
+        """One operation was run: compare it with the other runs, mark its outputs, hand it on."""
+        step = Step(op, settings, inputs, outputs)
+        theirs = [_matching(earlier, run, len(self.steps), step) for run, earlier in enumerate(self.earlier)]
+        self.steps.append(step)
         for i, tensor in enumerate(outputs):
-            if not isinstance(tensor, TracedTensor):
-                tensor.__class__ = TracedTensor
-            if self.dynamic is not None:
-                tensor._dynamic = self.dynamic[number][i]
-        self.steps.append(Step(op, settings, inputs, outputs))
+            self.mark(tensor, [other.shapes[i] for other in theirs])
+        if self.sink is not None:
+            self.sink(step)
+        else:
+            step.forget()
+
+    def mark(self, tensor: Tensor, others: list[tuple]) -> None:
+        """Make ``tensor`` a TracedTensor, with its shapes at the other sizes."""
+        tensor.__class__ = TracedTensor
+        tensor._others, tensor._at = others, tensor._vc[0]
+        self.traced.append(ref(tensor))
+
+    def finished(self) -> None:
+        """At the end of the recorded run: the others may not have had more steps."""
+        count = len(self.steps)
+        for earlier in self.earlier:
+            if len(earlier) > count:
+                raise _differs(f"it ends after {count} operations", f"goes on with {earlier[count].name}")
 
     @contextmanager
     def on(self) -> Iterator["Tracer"]:
-        before, local.modes = local.modes, [*local.modes, self]
-        grad, local.grad_enabled = local.grad_enabled, False
+        """Trace this thread's operations; at the end every traced tensor is a plain Tensor again, wherever the model kept it."""
+        before, grad = local.modes, local.grad_enabled
+        local.modes, local.grad_enabled = [self, *before], False  # innermost: what autocast makes of an operation is what is traced
         try:
             yield self
         finally:
             local.modes, local.grad_enabled = before, grad
+            for reference in self.traced:
+                _release(reference())
 
 
-def trace(model: Callable, args: tuple, axes: list[dict[int, str]]) -> tuple[list[Step], tuple, tuple]:
-    """Run ``model`` on ``args`` and return its steps, the traced inputs and the outputs.
-
-    ``axes`` gives for every tensor in ``args`` its dynamic axes and their names.
-    """
-    if not any(axes):
-        return _run(model, args, axes, Tracer())
-    small, _, small_out = _run(model, args, axes, Tracer())
-    large, _, large_out = _run(model, _grown(args, axes), axes, Tracer())
-    _check_same(small, large)
-    dynamic = [[_differing(a, b) for a, b in zip(s.outputs, t.outputs)] for s, t in zip(small, large)]
-    steps, inputs, outputs = _run(model, args, axes, Tracer(dynamic))
-    for step, other in zip(steps, large):
-        _check_settings(step, other)
-    return steps, inputs, outputs
+def _release(tensor: Tensor | None) -> None:
+    if tensor is not None:
+        tensor.__class__ = Tensor
+        for name in ("_others", "_at"):
+            tensor.__dict__.pop(name, None)
 
 
-def _run(model: Callable, args: tuple, axes: list, tracer: Tracer) -> tuple[list[Step], tuple, tuple]:
-    inputs = tuple(_traced(a, ax if tracer.dynamic is not None else {}) for a, ax in zip(args, axes))
-    with tracer.on():
-        out = model(*inputs)
-    return tracer.steps, inputs, flatten(out)
+def _taken(op: Op) -> dict:
+    """The settings of an operation, which itself gets plain numbers to compute with: NumPy would promote by another int type."""
+    settings = dict(vars(op))
+    vars(op).update((name, plain(value)) for name, value in settings.items())
+    return settings
 
 
-def _traced(tensor: Tensor, axes: dict) -> TracedTensor:
-    out = Tensor._wrap(tensor._array)
-    out.__class__ = TracedTensor
-    out._dynamic = tuple(axes)  # type: ignore[attr-defined]
-    return out  # type: ignore[return-value]
+def _active() -> Tracer:
+    return next(mode for mode in local.modes if isinstance(mode, Tracer))
 
 
-def flatten(out: Any) -> tuple:
-    """The tensors of a model's output, in order."""
-    if isinstance(out, Tensor):
-        return (out,)
-    values = out.values() if isinstance(out, dict) else out
-    return tuple(t for v in values for t in flatten(v))
-
-
-def _grown(args: tuple, axes: list) -> tuple:
-    """The arguments one larger along every dynamic axis; axes of one name grow alike. Values repeat from the start."""
-    from dtrain.backend import namespace
-
-    out = []
-    for tensor, dynamic in zip(args, axes):
-        array = tensor._array
-        xp = namespace.of(array)
-        for axis in dynamic:
-            first = array[(slice(None),) * axis + (slice(0, 1),)]
-            array = xp.concatenate([array, first], axis=axis)
-        out.append(Tensor._wrap(array))
-    return tuple(out)
-
-
-def _differing(a: Tensor, b: Tensor) -> tuple:
-    return tuple(i for i, (m, n) in enumerate(zip(a._array.shape, b._array.shape)) if m != n)
-
-
-def _check_same(small: list[Step], large: list[Step]) -> None:
-    for s, t in zip(small, large):
-        if s.op.__class__ is not t.op.__class__:
+def check_fresh(what: str, tensors: tuple) -> None:
+    """Raise UnsupportedError if a tensor's memory was written to since it was traced: its name in the graph is the old value's."""
+    for x in tensors:
+        if isinstance(x, TracedTensor) and x._at != x._vc[0]:
             raise UnsupportedError(
-                f"the model runs {s.name} at one size and {t.name} at another: its control flow depends on a dynamic axis"
+                f"{what} reads a tensor of shape {tuple(x._array.shape)} whose memory was written to through another tensor since it "
+                "was made (it is a view or a detach()); make the view after the write, or use the out-of-place form"
             )
-    if len(small) != len(large):
-        raise UnsupportedError(
-            f"the model runs {len(small)} operations at one size and {len(large)} at another: a Python loop depends on a dynamic axis"
-        )
 
 
-def _check_settings(step: Step, other: Step) -> None:
-    """A setting that changes with the size must be a Dim in the recorded run."""
+def _matching(earlier: list[Step], run: int, number: int, step: Step) -> Step:
+    """The step of an earlier run that corresponds to ``step``. Raises UnsupportedError if it is another operation."""
+    if number >= len(earlier):
+        raise _differs(f"it goes on with {step.name}", f"ends after {len(earlier)} operations")
+    theirs = earlier[number]
+    if type(theirs.op) is not type(step.op) or len(theirs.inputs) != len(step.inputs):
+        raise _differs(f"it runs {step.name}", f"runs {theirs.name}")
     for key, value in step.settings.items():
-        theirs = other.settings.get(key)
-        if _plain(value) != _plain(theirs) and not is_dynamic(value):
-            raise UnsupportedError(
-                f"{step.name} has {key}={value!r} at one size and {theirs!r} at another, and the trace cannot tell how it follows "
-                "from the input's shape; compute it from x.shape with + - * // only"
-            )
+        if other_value(_comparable(value), run) != other_value(_comparable(theirs.settings.get(key)), run):
+            raise _unknown_number(f"{step.name} has {key}={value!r} at one size and {theirs.settings.get(key)!r} at another")
+    if theirs.traced != step.traced:
+        raise _differs(f"{step.name} takes {_kinds(step)}", f"takes {_kinds(theirs)}")
+    for x, y in zip(step.inputs, theirs.inputs):
+        if not isinstance(x, Tensor):
+            if _comparable(other_value(x, run)) != _comparable(y):
+                raise _unknown_number(f"{step.name} takes the number {x!r} at one size and {y!r} at another")
+        elif not isinstance(x, TracedTensor):
+            _check_constant(step, x, y)
+    return theirs
 
 
-def _plain(value: Any) -> Any:
+def _check_constant(step: Step, x: Tensor, y: Any) -> None:
+    if not isinstance(y, Tensor):
+        raise _differs(f"{step.name} takes a tensor", f"takes {y!r}")
+    a, b = x._array, y._array
+    if a is b or a.shape == b.shape and a.dtype == b.dtype and _same(x, y):
+        return
+    raise UnsupportedError(
+        f"{step.name} takes a tensor of shape {tuple(a.shape)} that is no result of traced operations, and which differs from one run of the "
+        "model to the next: it holds random numbers, or was made outside dtrain's operations from an input's values or sizes"
+    )
+
+
+def _kinds(step: Step) -> str:
+    return "results and constants as " + "".join("r" if traced else "c" for traced in step.traced)
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    a, b = [np.ascontiguousarray(t.detach().cpu()._array) for t in (x, y)]
+    return a.tobytes() == b.tobytes()
+
+
+def _differs(ours: str, theirs: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the model's control flow depends on a dynamic axis or on an input's values: here {ours}, while in a run at other sizes "
+        f"and values it {theirs}. Only one way can be exported"
+    )
+
+
+def _unknown_number(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{what}, and the trace cannot tell how it follows from the input's shape; compute sizes from x.shape with + - * // % "
+        "only, and from tensors' values not at all"
+    )
+
+
+def _comparable(value: Any) -> Any:
+    """What must agree between the runs: numbers, strings and nested sequences of them, windows' geometry; None for the rest."""
     if isinstance(value, (tuple, list)):
-        return tuple(_plain(v) for v in value)
-    if isinstance(value, slice):
-        return _plain((value.start, value.stop, value.step))
-    return int(value) if isinstance(value, int) else value if isinstance(value, (float, str)) else None
+        return tuple([_comparable(v) for v in value])
+    if isinstance(value, float) and value != value:
+        return "nan"
+    if value is None or isinstance(value, (int, float, complex, str, slice, np.generic)):
+        return value
+    if hasattr(value, "kernel"):
+        return tuple([_comparable(getattr(value, name)) for name in ("kernel", "stride", "padding", "dilation")])
+    return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+import numpy as np
+
 from dtrain.errors import IndexRangeError, ShapeError
 
 
@@ -48,3 +50,11 @@ def expand_reduced(xp: Any, g: Any, shape: Sequence[int], axis: tuple[int, ...] 
         kept = [1 if i in axis else n for i, n in enumerate(shape)]
         g = xp.reshape(g, tuple(kept))
     return xp.broadcast_to(g, tuple(shape))
+
+
+def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that ``shapes`` broadcast to, of their own sizes (a tracer's sizes are more than numbers). ValueError if none."""
+    np.broadcast_shapes(*[tuple(s) for s in shapes])
+    ndim = max(map(len, shapes), default=0)
+    padded = [(1,) * (ndim - len(s)) + tuple(s) for s in shapes]
+    return tuple([next((n for n in sizes if n != 1), 1) for sizes in zip(*padded)])

@@ -11,7 +11,7 @@ from dtrain.errors import ArgumentError, ShapeError
 
 def per_dim(name: str, what: str, value: Any, dims: int) -> tuple[int, ...]:
     """One number for all dims or one for each, as a tuple. Raises ArgumentError for another count."""
-    values = (value,) * dims if isinstance(value, int) else tuple(int(v) for v in value)
+    values = (value,) * dims if isinstance(value, int) else tuple(v if isinstance(v, int) else int(v) for v in value)
     if len(values) == 1:
         values *= dims
     if len(values) != dims:
@@ -33,6 +33,7 @@ class Windows:
     ) -> None:
         self.size, self.kernel, self.stride, self.padding, self.dilation = size, kernel, stride, padding, dilation
         self.padded = tuple(n + sum(p) for n, p in zip(size, padding))
+        self.given_out = out is not None
         spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
         self.out = out or tuple((n - span) // s + 1 for n, span, s in zip(self.padded, spans, stride))
         if min(self.out, default=1) < 1:

@@ -24,7 +24,8 @@ from dtrain.backend import namespace, random
 from dtrain.backend.blocks import Scratch, row_dot, row_max, row_sum
 from dtrain.errors import ArgumentError, DtypeError, ShapeError
 from dtrain.ops._loss import floating
-from dtrain.ops._shape import unbroadcast
+from dtrain.ops._shape import broadcast_shapes, unbroadcast
+from dtrain.ops.elementwise import where
 from dtrain.ops.shape import broadcast_to, unsqueeze
 from dtrain.ops.softmax import Softmax
 
@@ -205,8 +206,7 @@ def _additive(query: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The mask as what is added to the scores, in four dims. Raises for a dtype or shape that does not fit."""
     kind = mask._array.dtype.kind
     if kind == "b":
-        xp = namespace.of(mask._array)
-        mask = Tensor._wrap(xp.where(mask._array, 0.0, -np.inf).astype(query._array.dtype))
+        mask = where(mask, Tensor._wrap(namespace.of(query._array).zeros((), query._array.dtype)), -math.inf)
     elif kind not in "fV":
         raise DtypeError(f"attn_mask must be bool (True takes part) or floating (added to the scores), got {mask.dtype}")
     try:
@@ -281,10 +281,10 @@ def _leads(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> tuple[tu
     leads = [tuple(x.shape[:-2]) for x in (query, key, value)]
     try:
         if not grouped:
-            lead = np.broadcast_shapes(*leads)
+            lead = broadcast_shapes(*leads)
             return lead, lead
         heads, kv = leads[0][-1], leads[1][-1]
-        batch = np.broadcast_shapes(*[lead[:-1] for lead in leads])
+        batch = broadcast_shapes(*[lead[:-1] for lead in leads])
         if leads[2][-1] == kv and kv and heads % kv == 0:
             return (*batch, heads), (*batch, kv)
     except (ValueError, IndexError):

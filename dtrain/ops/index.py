@@ -11,7 +11,7 @@ from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes
 from dtrain.errors import DtypeError, IndexRangeError, ShapeError
-from dtrain.ops._shape import norm_dim
+from dtrain.ops._shape import broadcast_shapes, norm_dim
 from dtrain.ops.shape import View, expand
 
 
@@ -414,7 +414,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if dim is None:
         return gather(input.reshape(-1), 0, indices.reshape(-1))  # type: ignore[attr-defined]
     dim = norm_dim(dim, input.ndim)
-    shape = np.broadcast_shapes(*[tuple(1 if d == dim else n for d, n in enumerate(t.shape)) for t in (input, indices)])
+    shape = broadcast_shapes(*[tuple(1 if d == dim else n for d, n in enumerate(t.shape)) for t in (input, indices)])
     grow = lambda t: expand(t, tuple(t.shape[d] if d == dim else n for d, n in enumerate(shape)))  # noqa: E731
     return gather(grow(input), dim, grow(indices))
 
@@ -469,7 +469,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where ``mask`` holds, 1-D."""
-    shape = np.broadcast_shapes(input.shape, mask.shape)
+    shape = broadcast_shapes(input.shape, mask.shape)
     return getitem(expand(input, shape), expand(mask, shape))
 
 
