@@ -8,6 +8,7 @@ from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import ArgumentError
+from dtrain.ops._pointwise import Pointwise
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {}
 
@@ -104,21 +105,19 @@ class Rsqrt(Op):
         return (g * y * y * y * -0.5,)
 
 
-class Sigmoid(Op):
+class Sigmoid(Pointwise):
     """y = 1 / (1 + exp(-x)); where exp overflows, 0 is right."""
 
     floats = True
+    saves = "y"
 
-    def forward(self, xp: Any, x: Any) -> Any:
+    def value(self, xp: Any, x: Any) -> Any:
         y = xp.exp(-x)
         y += 1
-        y = xp.true_divide(1, y, out=y if y.__class__ is xp.ndarray else None)
-        self.saved = (y,)
-        return y
+        return xp.true_divide(1, y, out=y if y.__class__ is xp.ndarray else None)
 
-    def backward(self, xp: Any, g: Any) -> Any:
-        (y,) = self.unpack(xp)
-        return (g * y * (1 - y),)
+    def slope(self, xp: Any, g: Any, y: Any) -> Any:
+        return g * y * (1 - y)
 
 
 class Clamp(Op):
