@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = frozenset(
-    """amp autograd backend comm cuda data distributed env errors files launcher logs models nn onnx ops optim testing utils""".split()
+    """amp autograd backend comm cuda data distributed env errors files launcher logs nn onnx ops optim utils""".split()
 )
 _NAMES: dict[str, str] = {
     "Tensor": "autograd.tensor",
