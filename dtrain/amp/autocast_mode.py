@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable
 
-from dtrain.autograd.dispatch import Cast, InPlace, run
+from dtrain.autograd.dispatch import Cast, InPlace, apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes
@@ -94,10 +94,10 @@ class autocast:
         if not _is_float(x) or x._array.dtype == wanted.np:
             return x
         if not (self.cache_enabled and x._rg and x._node is None and wanted is self.dtype):
-            return run(Cast(wanted.np), (x,))
+            return apply(Cast(wanted.np), x)
         found = self._cache.get(id(x))
         if found is None or found[2] != x._vc[0] or (local.grad_enabled and not found[0]._rg):
-            found = self._cache[id(x)] = (run(Cast(wanted.np), (x,)), x, x._vc[0])
+            found = self._cache[id(x)] = (apply(Cast(wanted.np), x), x, x._vc[0])
         return found[0]
 
 

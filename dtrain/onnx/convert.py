@@ -7,7 +7,8 @@ from typing import Any, Callable
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes
 from dtrain.errors import UnsupportedError
-from dtrain.onnx.graph import Graph
+from dtrain.onnx.graph import Graph, on_host
+from dtrain.onnx.sizes import is_dynamic
 from dtrain.onnx.trace import Step
 
 CONVERTERS: dict[str, Callable[[Graph, Step], str]] = {}
@@ -59,8 +60,12 @@ def convert(graph: Graph, step: Step) -> None:
             f"export knows {', '.join(sorted(CONVERTERS))}"
         )
     (out,) = step.outputs
-    name = function(graph, step)
-    graph.bind(out, name)
+    graph.bind(out, graph.constant(on_host(out._array)) if _is_constant(step) else function(graph, step))
+
+
+def _is_constant(step: Step) -> bool:
+    """Whether a step takes the same part of a constant whatever the sizes are."""
+    return bool(step.inputs) and not any(step.traced) and not is_dynamic([*step.inputs, *step.settings.values()])
 
 
 def _load() -> None:

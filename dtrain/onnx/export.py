@@ -49,9 +49,8 @@ def export(
     names = _names(input_names, len(tensors), "input")
     given = dict(dynamic_axes or {})
     axes = [_axes(given.pop(name, {}), name, t) for name, t in zip(names, tensors)]
-    unknown = sorted(set(given) - set(output_names or given))
-    if unknown:
-        raise ArgumentError(f"dynamic_axes names {unknown}, which are no inputs or outputs; inputs are {names}, outputs {list(output_names or ())}")
+    if output_names is not None:
+        _check_known(given, names, list(output_names))
     proto = _build(model, tensors, axes, names, output_names, given, opset)
     return _finish(proto, f, verbose)
 
@@ -64,6 +63,7 @@ def _build(model: Any, args: tuple, axes: Axes, names: list[str], output_names: 
     runs = other_runs(model, state, args, axes, sizes)
     earlier, counts = zip(*[_steps(model, other) for other in runs])
     out_names = _names(output_names, counts[0], "output")
+    _check_known(output_axes, names, out_names)
     if set(names) & set(out_names):
         raise ArgumentError(f"{sorted(set(names) & set(out_names))} name inputs and outputs; give the outputs other names in output_names")
     graph = Graph(opset)
@@ -114,9 +114,6 @@ def flatten(out: Any) -> tuple:
 
 
 def _outputs(graph: Any, outputs: tuple, names: list[str], given: dict) -> list:
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise ArgumentError(f"dynamic_axes names {unknown}, which are no inputs or outputs; outputs are {names}")
     described = []
     for name, tensor in zip(names, outputs):
         dynamic = {axis: f"{name}_{axis}" for axis, n in enumerate(tensor.shape) if type(n) is not int}
@@ -167,6 +164,12 @@ def _names(given: Sequence[str] | None, count: int, kind: str) -> list[str]:
     if len(names) != count or len(set(names)) != count:
         raise ArgumentError(f"{kind}_names {names} do not name the model's {count} {kind}s one each")
     return names
+
+
+def _check_known(given: dict, inputs: list[str], outputs: list[str]) -> None:
+    unknown = sorted(set(given) - set(outputs))
+    if unknown:
+        raise ArgumentError(f"dynamic_axes names {unknown}, which are no inputs or outputs; inputs are {inputs}, outputs {outputs}")
 
 
 def _axes(given: Any, name: str, tensor: Tensor) -> dict[int, str]:

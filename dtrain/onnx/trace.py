@@ -20,6 +20,8 @@ from dtrain.autograd.tensor import Tensor
 from dtrain.backend.state import local
 from dtrain.errors import UnsupportedError
 from dtrain.onnx.sizes import Dim, other_value, plain
+from dtrain.ops.index import Slice
+from dtrain.ops.shape import Expand, Reshape
 
 
 class TracedTensor(Tensor):
@@ -118,6 +120,7 @@ class Alias(Op):
         self.why = why
 
 
+SIZED = (Slice, Reshape, Expand)  # their settings may follow from a traced size, so that the part of a constant that they take is none
 Sink = Callable[[Step], None]
 
 
@@ -132,7 +135,7 @@ class Tracer:
     def __call__(self, op: Op, inputs: tuple, proceed: Callable) -> Any:
         written = isinstance(op, InPlace)
         numbers = plain(inputs)
-        if not any(isinstance(x, (TracedTensor, Dim)) for x in inputs):
+        if not any(isinstance(x, (TracedTensor, Dim)) for x in inputs) and not isinstance(op, SIZED):
             return proceed(op, numbers)  # made of constants alone: a constant
         check_fresh(op.name(), inputs)
         if written:

@@ -41,7 +41,7 @@ def filled(x: Any) -> Any:
     y = x + 0
     y[y > 0.5] = -1.0
     y.masked_fill_(x < -0.5, 2.0)
-    return y
+    return y, dtrain.zeros(x.shape[0], 2).fill_(3), (x * 2).zero_()
 
 
 def written(x: Any) -> Any:
@@ -58,6 +58,13 @@ def put(x: Any, i: Any) -> Any:
 
 def bfloats(x: Any, y: Any) -> tuple:
     return x * y + 1, x.exp(), x.mean(-1), dtrain.cat([x, y])
+
+
+def autocasted(x: Any, w: Any) -> Any:
+    with dtrain.autocast("cpu"):
+        y = (x @ w).exp()
+        z = F.layer_norm(x @ w, (3,)) + y
+    return y.float(), z.float()
 
 
 MATH = {
@@ -88,6 +95,7 @@ MATH = {
     "casts": (lambda x: (x.long(), x.double(), x.bool(), x.half(), x.to(dtrain.bfloat16).float(), (x > 0).float(), x.int()), "b t"),
     "halves": (lambda x, y: (x * y + 1, x.exp(), F.softmax(x @ y.transpose(0, 1), -1), x.sum(-1), x.amax(0), x > y), "h:b t", "h:b t"),
     "bfloat16": (lambda x, y: [r.float() for r in bfloats(x.bfloat16(), y.bfloat16())], "b t", "b t"),
+    "autocast": (autocasted, "b t 3", "3 3"),
     "float64": (lambda x: (x * 2, x.exp(), x.mean(), F.softmax(x, -1), x.argmax(-1)), "d:b t"),
     "erf": (lambda x: (F.gelu(x), dtrain.ops.special.erf(x), dtrain.ops.special.erfc(x)), "b t"),
     "matmul": (lambda x, y, v: (x @ y, x @ v, v @ y, x[0] @ y[0], v @ v), "b t 3", "b 3 t", "3"),
