@@ -56,7 +56,8 @@ class Collectives:
             if not small:
                 self.transport.reduce(flat, op, root)
             elif wants and flat.size:
-                combine([part.view(flat.dtype) for part in parts], op, flat)
+                # its own numbers from the array instead of the slot where that is safe: a third less memory to walk through
+                combine([flat if r == self.rank < 2 else part.view(flat.dtype) for r, part in enumerate(parts)], op, flat)
             if wants:
                 data.commit()
 

@@ -51,7 +51,7 @@ def check(op: str, dtype: np.dtype) -> None:
 
 
 def combine(parts: Sequence[np.ndarray], op: str, out: np.ndarray) -> None:
-    """Reduce ``parts`` (one equal-shaped array per rank, in rank order) into ``out``, which may be the first part."""
+    """Reduce ``parts`` (one equal-shaped array per rank, in rank order) into ``out``, which may be the first or second."""
     if is_narrow(out.dtype):
         wide = np.array(parts[0], dtype=_FLOAT32)
         _fold(wide, [part.astype(_FLOAT32) for part in parts[1:]], op, wide)

@@ -25,10 +25,12 @@ def test_parts_cover_everything_once() -> None:
             assert all(a.stop == b.start for a, b in zip(cuts, cuts[1:])) and cuts[0].start == 0
 
 
-def test_combine_into_its_first_part() -> None:
-    arrays = [np.arange(4.0) + i for i in range(3)]
-    combine(arrays, "sum", arrays[0])
-    assert arrays[0].tolist() == [3, 6, 9, 12] and arrays[1].tolist() == [1, 2, 3, 4]
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+@pytest.mark.parametrize("into", [0, 1])
+def test_combine_into_one_of_its_first_parts(into: int, dtype: type) -> None:
+    arrays = [np.arange(4, dtype=dtype) + i for i in range(3)]
+    combine(arrays, "sum", arrays[into])
+    assert arrays[into].tolist() == [3, 6, 9, 12] and arrays[1 - into].tolist() == [1 - into + i for i in range(4)]
 
 
 def test_turns_keep_order_under_many_threads() -> None:
