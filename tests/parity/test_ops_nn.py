@@ -179,13 +179,37 @@ CASES = [
                 {"size": (3, 11), "mode": "bilinear", "antialias": True}, {"size": (3, 11), "mode": "bicubic", "antialias": True})],
     ("interpolate linear", lambda f, m, x: interpolate(f)(x, 5, mode="linear"), SEQUENCE),
     ("interpolate trilinear", lambda f, m, x: interpolate(f)(x, scale_factor=1.5, mode="trilinear"), VOLUME),
+    *[(f"{name} {r}", lambda f, m, a, b, t, name=name, r=r: extra(f, name)(a, b, t.detach(), reduction=r), (F, (4, 3)), (F, (4, 3)), (S, (4, 3)))
+      for name in ("margin_ranking_loss",) for r in ("none", "mean", "sum")],
+    ("cosine_embedding_loss", lambda f, m, a, b, t: extra(f, "cosine_embedding_loss")(a, b, t.detach(), margin=-0.3), (F, (4, 3)), (F, (4, 3)), (S, (4,))),
+    ("hinge_embedding_loss", lambda f, m, a, t: extra(f, "hinge_embedding_loss")(a, t.detach()), (F, (4, 3)), (S, (4, 3))),
+    ("soft_margin_loss", lambda f, m, a, t: extra(f, "soft_margin_loss")(a, t.detach()), (F, (4, 3)), (S, (4, 3))),
+    ("triplet_margin_loss", lambda f, m, a, p, n: extra(f, "triplet_margin_loss")(a, p, n, swap=True), (F, (4, 3)), (F, (4, 3)), (F, (4, 3))),
+    ("triplet_margin_loss p", lambda f, m, a, p, n: extra(f, "triplet_margin_loss")(a, p, n, p=3.0, margin=2.0), (F, (4, 3)), (F, (4, 3)), (F, (4, 3))),
+    ("gaussian_nll_loss", lambda f, m, a, t, v: extra(f, "gaussian_nll_loss")(a, t, v, full=True), (F, (4, 3)), (F, (4, 3)), (P, (4, 1))),
+    ("poisson_nll_loss", lambda f, m, a, t: extra(f, "poisson_nll_loss")(a, t.detach() * 3, full=True), (F, (4, 3)), (P, (4, 3))),
+    ("poisson_nll_loss plain", lambda f, m, a, t: extra(f, "poisson_nll_loss")(a, t, log_input=False), (P, (4, 3)), (P, (4, 3))),
+    ("multilabel_soft_margin_loss", lambda f, m, a, t, w: extra(f, "multilabel_soft_margin_loss")(a, t, w), (F, (4, 3)), (U, (4, 3)), (P, (3,))),
+    ("pairwise_distance", lambda f, m, a, b: extra(f, "pairwise_distance")(a, b, keepdim=True), (F, (4, 3)), (F, (4, 3))),
+    ("unfold", lambda f, m, x: extra(f, "unfold")(x, (2, 3), 1, 1, 2), IMAGE),
+    ("fold", lambda f, m, x: extra(f, "fold")(x, (4, 5), 2, padding=1), (F, (2, 8, 30))),
+    ("pixel_shuffle", lambda f, m, x: extra(f, "pixel_shuffle")(x, 2), (F, (2, 8, 3, 2))),
+    ("pixel_unshuffle", lambda f, m, x: extra(f, "pixel_unshuffle")(x, 2), (F, (2, 3, 4, 2))),
+    ("channel_shuffle", lambda f, m, x: extra(f, "channel_shuffle")(x, 2), (F, (2, 6, 3, 2))),
 ]  # fmt: skip
 
 
 def interpolate(functional):
-    from dtrain.ops import interpolate as ours
+    return extra(functional, "interpolate")
 
-    return functional.interpolate if functional is torch.nn.functional else ours.interpolate
+
+def extra(functional, name):
+    """A function by name, from PyTorch or from the operations."""
+    if functional is torch.nn.functional:
+        return getattr(functional, name)
+    from dtrain.ops import distance_loss, interpolate, rearrange
+
+    return next(getattr(m, name) for m in (distance_loss, interpolate, rearrange) if hasattr(m, name))
 
 
 def running(norm, x, mean, var, **options):
