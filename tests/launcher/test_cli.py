@@ -103,6 +103,7 @@ def test_doctor_compares_vendors(tmp_path):
 
 
 def test_doctor_on_kernels_gpus_and_slurm(monkeypatch):
+    monkeypatch.delenv("DTRAIN_REQUIRE_NATIVE", raising=False)
     absent = {"there": False, "why": "the kernels were not built; install a compiler", "isa": "none", "threads": 1}
     assert (doctor.native_finding(absent).state, doctor.native_finding(absent).remedy) == ("absent", "install a compiler")
     monkeypatch.setenv("DTRAIN_REQUIRE_NATIVE", "1")
