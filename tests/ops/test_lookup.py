@@ -9,6 +9,7 @@ from dtrain.backend.namespace import numpy as xp
 from dtrain.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError, UnsupportedError
 from dtrain.ops.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from dtrain.ops.embedding import embedding, one_hot
+from dtrain.ops.gumbel import gumbel_softmax
 from dtrain.ops.pad import pad
 from tests.ops.util import check_grad, integers, normal, to_numpy
 
@@ -96,6 +97,20 @@ def test_masks_are_the_same_on_both_devices():
         dtrain.manual_seed(2)
         masks.append(to_numpy(dropout(dtrain.ones(1000, device=where), 0.3)))
     assert np.array_equal(*masks)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_gumbel_softmax(hard, device):
+    def seeded(x):
+        dtrain.manual_seed(4)
+        return gumbel_softmax(x, 0.7, hard, dim=1)
+
+    x = np.log(np.tile([[0.2], [0.5], [0.3]], (2, 1, 2000)))
+    y = to_numpy(seeded(dtrain.tensor(x, device=device)))
+    np.testing.assert_allclose(y.sum(1), 1, rtol=1e-6)
+    assert abs((y.argmax(1) == 1).mean() - 0.5) < 0.03 and (not hard or set(np.unique(y.round(6))) == {0.0, 1.0})
+    if not hard:
+        check_grad(seeded, normal(2, 3, 4), device=device)
 
 
 def test_dropout_of_channels_and_edges():

@@ -172,44 +172,31 @@ CASES = [
     *[(f"pad {o}", lambda f, m, x, o=o: f.pad(x, **o), (F, (2, 3, 4, 5)))
       for o in ({"pad": (1, 2)}, {"pad": (1, -1, 2, 0), "value": 1.5}, {"pad": (0, 0, 0, 0, 1, 1)}, {"pad": (1, 2, 2, 1), "mode": "reflect"},
                 {"pad": (3, 1, 0, 2), "mode": "replicate"}, {"pad": (3, 1, 0, 2), "mode": "circular"})],
-    *[(f"interpolate {o}", lambda f, m, x, o=o: interpolate(f)(x, **o), IMAGE)
+    *[(f"interpolate {o}", lambda f, m, x, o=o: f.interpolate(x, **o), IMAGE)
       for o in ({"scale_factor": 2}, {"size": (5, 9)}, {"scale_factor": 1.7}, {"scale_factor": (0.6, 1.3), "mode": "nearest-exact"}, {"size": 3, "mode": "area"},
                 {"scale_factor": 1.6, "mode": "bilinear"}, {"scale_factor": 1.6, "mode": "bilinear", "recompute_scale_factor": True},
                 {"size": (4, 9), "mode": "bilinear", "align_corners": True}, {"size": (4, 9), "mode": "bicubic"}, {"size": (1, 9), "mode": "bicubic", "align_corners": True},
                 {"size": (3, 11), "mode": "bilinear", "antialias": True}, {"size": (3, 11), "mode": "bicubic", "antialias": True})],
-    ("interpolate linear", lambda f, m, x: interpolate(f)(x, 5, mode="linear"), SEQUENCE),
-    ("interpolate trilinear", lambda f, m, x: interpolate(f)(x, scale_factor=1.5, mode="trilinear"), VOLUME),
-    *[(f"{name} {r}", lambda f, m, a, b, t, name=name, r=r: extra(f, name)(a, b, t.detach(), reduction=r), (F, (4, 3)), (F, (4, 3)), (S, (4, 3)))
+    ("interpolate linear", lambda f, m, x: f.interpolate(x, 5, mode="linear"), SEQUENCE),
+    ("interpolate trilinear", lambda f, m, x: f.interpolate(x, scale_factor=1.5, mode="trilinear"), VOLUME),
+    *[(f"{name} {r}", lambda f, m, a, b, t, name=name, r=r: getattr(f, name)(a, b, t.detach(), reduction=r), (F, (4, 3)), (F, (4, 3)), (S, (4, 3)))
       for name in ("margin_ranking_loss",) for r in ("none", "mean", "sum")],
-    ("cosine_embedding_loss", lambda f, m, a, b, t: extra(f, "cosine_embedding_loss")(a, b, t.detach(), margin=-0.3), (F, (4, 3)), (F, (4, 3)), (S, (4,))),
-    ("hinge_embedding_loss", lambda f, m, a, t: extra(f, "hinge_embedding_loss")(a, t.detach()), (F, (4, 3)), (S, (4, 3))),
-    ("soft_margin_loss", lambda f, m, a, t: extra(f, "soft_margin_loss")(a, t.detach()), (F, (4, 3)), (S, (4, 3))),
-    ("triplet_margin_loss", lambda f, m, a, p, n: extra(f, "triplet_margin_loss")(a, p, n, swap=True), (F, (4, 3)), (F, (4, 3)), (F, (4, 3))),
-    ("triplet_margin_loss p", lambda f, m, a, p, n: extra(f, "triplet_margin_loss")(a, p, n, p=3.0, margin=2.0), (F, (4, 3)), (F, (4, 3)), (F, (4, 3))),
-    ("gaussian_nll_loss", lambda f, m, a, t, v: extra(f, "gaussian_nll_loss")(a, t, v, full=True), (F, (4, 3)), (F, (4, 3)), (P, (4, 1))),
-    ("poisson_nll_loss", lambda f, m, a, t: extra(f, "poisson_nll_loss")(a, t.detach() * 3, full=True), (F, (4, 3)), (P, (4, 3))),
-    ("poisson_nll_loss plain", lambda f, m, a, t: extra(f, "poisson_nll_loss")(a, t, log_input=False), (P, (4, 3)), (P, (4, 3))),
-    ("multilabel_soft_margin_loss", lambda f, m, a, t, w: extra(f, "multilabel_soft_margin_loss")(a, t, w), (F, (4, 3)), (U, (4, 3)), (P, (3,))),
-    ("pairwise_distance", lambda f, m, a, b: extra(f, "pairwise_distance")(a, b, keepdim=True), (F, (4, 3)), (F, (4, 3))),
-    ("unfold", lambda f, m, x: extra(f, "unfold")(x, (2, 3), 1, 1, 2), IMAGE),
-    ("fold", lambda f, m, x: extra(f, "fold")(x, (4, 5), 2, padding=1), (F, (2, 8, 30))),
-    ("pixel_shuffle", lambda f, m, x: extra(f, "pixel_shuffle")(x, 2), (F, (2, 8, 3, 2))),
-    ("pixel_unshuffle", lambda f, m, x: extra(f, "pixel_unshuffle")(x, 2), (F, (2, 3, 4, 2))),
-    ("channel_shuffle", lambda f, m, x: extra(f, "channel_shuffle")(x, 2), (F, (2, 6, 3, 2))),
+    ("cosine_embedding_loss", lambda f, m, a, b, t: f.cosine_embedding_loss(a, b, t.detach(), margin=-0.3), (F, (4, 3)), (F, (4, 3)), (S, (4,))),
+    ("hinge_embedding_loss", lambda f, m, a, t: f.hinge_embedding_loss(a, t.detach()), (F, (4, 3)), (S, (4, 3))),
+    ("soft_margin_loss", lambda f, m, a, t: f.soft_margin_loss(a, t.detach()), (F, (4, 3)), (S, (4, 3))),
+    ("triplet_margin_loss", lambda f, m, a, p, n: f.triplet_margin_loss(a, p, n, swap=True), (F, (4, 3)), (F, (4, 3)), (F, (4, 3))),
+    ("triplet_margin_loss p", lambda f, m, a, p, n: f.triplet_margin_loss(a, p, n, p=3.0, margin=2.0), (F, (4, 3)), (F, (4, 3)), (F, (4, 3))),
+    ("gaussian_nll_loss", lambda f, m, a, t, v: f.gaussian_nll_loss(a, t, v, full=True), (F, (4, 3)), (F, (4, 3)), (P, (4, 1))),
+    ("poisson_nll_loss", lambda f, m, a, t: f.poisson_nll_loss(a, t.detach() * 3, full=True), (F, (4, 3)), (P, (4, 3))),
+    ("poisson_nll_loss plain", lambda f, m, a, t: f.poisson_nll_loss(a, t, log_input=False), (P, (4, 3)), (P, (4, 3))),
+    ("multilabel_soft_margin_loss", lambda f, m, a, t, w: f.multilabel_soft_margin_loss(a, t, w), (F, (4, 3)), (U, (4, 3)), (P, (3,))),
+    ("pairwise_distance", lambda f, m, a, b: f.pairwise_distance(a, b, keepdim=True), (F, (4, 3)), (F, (4, 3))),
+    ("unfold", lambda f, m, x: f.unfold(x, (2, 3), 1, 1, 2), IMAGE),
+    ("fold", lambda f, m, x: f.fold(x, (4, 5), 2, padding=1), (F, (2, 8, 30))),
+    ("pixel_shuffle", lambda f, m, x: f.pixel_shuffle(x, 2), (F, (2, 8, 3, 2))),
+    ("pixel_unshuffle", lambda f, m, x: f.pixel_unshuffle(x, 2), (F, (2, 3, 4, 2))),
+    ("channel_shuffle", lambda f, m, x: f.channel_shuffle(x, 2), (F, (2, 6, 3, 2))),
 ]  # fmt: skip
-
-
-def interpolate(functional):
-    return extra(functional, "interpolate")
-
-
-def extra(functional, name):
-    """A function by name, from PyTorch or from the operations."""
-    if functional is torch.nn.functional:
-        return getattr(functional, name)
-    from dtrain.ops import distance_loss, interpolate, rearrange
-
-    return next(getattr(m, name) for m in (distance_loss, interpolate, rearrange) if hasattr(m, name))
 
 
 def running(norm, x, mean, var, **options):
