@@ -17,13 +17,12 @@ from dtrain.errors import ArgumentError
 
 # Operations by class name. Those in neither list run in the widest dtype of their inputs.
 HALF = frozenset(
-    """Linear Matmul Einsum Conv1d Conv2d Conv3d ConvNd Conv ConvTranspose ConvTranspose1d ConvTranspose2d ConvTranspose3d
-    ScaledDotProductAttention Attention Baddbmm""".split()
+    """Linear Matmul Einsum Convolve ConvInput ConvWeight Attention""".split()
 )
 FLOAT32 = frozenset(
-    """Softmax LogSoftmax CrossEntropy NllLoss NLLLoss MSELoss MseLoss L1Loss SmoothL1Loss HuberLoss BinaryCrossEntropy
-    BinaryCrossEntropyWithLogits BCE BCEWithLogits KlDiv LayerNorm RMSNorm RmsNorm BatchNorm GroupNorm Exp Expm1 Log Log2 Log10 Log1p Pow
-    Reciprocal Rsqrt Sum Prod Cumsum Norm2 LogSumExp Softplus Acos Asin Cosh Sinh Tan""".split()
+    """Softmax LogSoftmax CrossEntropy NllLoss SquaredError AbsoluteError HuberError BinaryCrossEntropy BinaryCrossEntropyWithLogits
+    Divergence Standardize Exp Expm1 Log Log2 Log10 Log1p Pow Reciprocal Rsqrt Sum Prod Cumsum Norm2 LogSumExp Softplus Acos Asin Cosh
+    Sinh Tan""".split()
 )
 
 

@@ -6,7 +6,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from dtrain.errors import IndexRangeError, ShapeError
+from dtrain.backend.state import local
+from dtrain.errors import DtypeError, IndexRangeError, ShapeError
 
 
 def unbroadcast(xp: Any, g: Any, shape: Sequence[int]) -> Any:
@@ -58,3 +59,10 @@ def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
     ndim = max(map(len, shapes), default=0)
     padded = [(1,) * (ndim - len(s)) + tuple(s) for s in shapes]
     return tuple([next((n for n in sizes if n != 1), 1) for sizes in zip(*padded)])
+
+
+def one_dtype(name: str, *tensors: Any) -> None:
+    """Raise DtypeError unless the tensors share a dtype. Inside autocast, which will cast them, any pass."""
+    first = tensors[0]
+    if any(x._array.dtype != first._array.dtype for x in tensors) and local.autocast is None:
+        raise DtypeError(f"{name} expects operands of one dtype, got {' and '.join(str(x.dtype) for x in tensors)}; convert with .to(), or use autocast")

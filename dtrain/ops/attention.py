@@ -249,8 +249,7 @@ def scaled_dot_product_attention(
     for x in (query, key, value):
         if x.ndim < 2:
             raise ShapeError(f"scaled_dot_product_attention expects (..., length, width), got shape {tuple(x.shape)}")
-        if x._array.dtype != query._array.dtype:
-            raise DtypeError(f"scaled_dot_product_attention expects one dtype, got {query.dtype}, {key.dtype} and {value.dtype}")
+    one_dtype("scaled_dot_product_attention", query, key, value)
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ShapeError(
             "scaled_dot_product_attention: query and key need one width, key and value one length; got "

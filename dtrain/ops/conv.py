@@ -16,7 +16,8 @@ from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend.blocks import Scratch, total
-from dtrain.errors import ArgumentError, DtypeError, ShapeError
+from dtrain.errors import ArgumentError, ShapeError
+from dtrain.ops._shape import one_dtype
 from dtrain.ops._windows import Windows, per_dim
 from dtrain.ops.shape import squeeze, unsqueeze
 
@@ -200,8 +201,7 @@ def _checked(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor |
     out = weight.shape[1] * groups if transposed else weight.shape[0]
     if bias is not None and tuple(bias.shape) != (out,):
         raise ShapeError(f"{name}: bias needs shape ({out},), got {tuple(bias.shape)}")
-    if input._array.dtype != weight._array.dtype:
-        raise DtypeError(f"{name} expects input and weight in one dtype, got {input.dtype} and {weight.dtype}; convert one with .to()")
+    one_dtype(name, input, weight)
     return input.ndim == dims + 1
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
-from dtrain.errors import DtypeError, ShapeError
-from dtrain.ops._shape import unbroadcast
+from dtrain.errors import ShapeError
+from dtrain.ops._shape import one_dtype, unbroadcast
 from dtrain.ops.shape import squeeze, unsqueeze
 
 
@@ -81,14 +81,9 @@ class Einsum(Op):
         return xp.broadcast_to(xp.reshape(out, shape), tuple(xs[i].shape))
 
 
-def _same_dtype(name: str, a: Tensor, b: Tensor) -> None:
-    if a._array.dtype != b._array.dtype:
-        raise DtypeError(f"{name} expects both operands in one dtype, got {a.dtype} and {b.dtype}; convert one with .to()")
-
-
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product, batched and broadcast over leading dims; 1-D operands as in PyTorch."""
-    _same_dtype("matmul", input, other)
+    one_dtype("matmul", input, other)
     if not input.ndim or not other.ndim:
         raise ShapeError(f"matmul expects at least 1-D operands, got shapes {tuple(input.shape)} and {tuple(other.shape)}")
     rows, columns = input.ndim == 1, other.ndim == 1
@@ -170,7 +165,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"with a weight of shape {tuple(w.shape)}"
         )
     if x.dtype is not w.dtype:
-        _same_dtype("linear", input, weight)
+        one_dtype("linear", input, weight)
     if x.ndim == 1:
         return squeeze(apply(Linear(), unsqueeze(input, 0), weight, bias), 0)
     return apply(Linear(), input, weight, bias)

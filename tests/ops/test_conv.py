@@ -103,3 +103,11 @@ def test_meta_tensors_give_shapes():
     y = conv.conv2d(x, w, stride=2, padding=1)
     y.sum().backward()
     assert y.shape == (2, 4, 5, 5) and x.grad.shape == x.shape and w.grad.shape == w.shape
+
+
+def test_autocast_brings_the_operands_to_one_dtype():
+    x, w = dtrain.tensor(normal(1, 2, 5, 5)).bfloat16(), dtrain.tensor(normal(2, 2, 3, 3)).float()
+    with dtrain.autocast("cpu", dtype=dtrain.bfloat16):
+        y = conv.conv2d(x, w)
+        assert y.dtype is conv.conv_transpose2d(y, w).dtype is dtrain.bfloat16
+        assert dtrain.nn.functional.linear(y, dtrain.ones(4, 3)).dtype is dtrain.bfloat16
