@@ -67,6 +67,10 @@ class DistributedError(DtrainError, RuntimeError):
     """A failure of a process group."""
 
 
+class NotInitialized(DistributedError, ValueError):
+    """There is no default process group yet."""
+
+
 class CollectiveMismatch(DistributedError):
     """Ranks called different collectives, or the same one with other shapes or dtypes."""
 

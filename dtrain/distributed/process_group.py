@@ -14,7 +14,7 @@ from dtrain.comm import failure, threads
 from dtrain.comm.group import DEFAULT_TIMEOUT, Group
 from dtrain.comm.work import seconds
 from dtrain.distributed.start import BACKENDS, make_world
-from dtrain.errors import ArgumentError, DistributedError
+from dtrain.errors import ArgumentError, DistributedError, NotInitialized
 
 if TYPE_CHECKING:
     from dtrain.comm.store import Store
@@ -142,7 +142,7 @@ def resolve(group: Group | None) -> Group:
     if group is None:
         group = state.local.rank.group
         if group is None:
-            raise DistributedError("the default process group is not initialised; call dtrain.distributed.init_process_group() first")
+            raise NotInitialized("the default process group is not initialised; call dtrain.distributed.init_process_group() first")
     if not isinstance(group, Group):
         raise ArgumentError(f"expected a process group, not {group!r}; new_group returns one on its members")
     return group

@@ -183,8 +183,9 @@ def test_groups_speak_of_ranks_of_the_world() -> None:
 
 
 def test_world() -> None:
-    with pytest.raises(DistributedError, match="init_process_group"):
-        dist.get_rank()
+    for kind in (ValueError, RuntimeError):     # what PyTorch raises here, and elsewhere
+        with pytest.raises(kind, match="init_process_group"):
+            dist.get_rank()
     assert not dist.is_initialized() and dist.is_available() and dist.group.WORLD is None
 
     def fn(r: int, n: int) -> None:
