@@ -273,9 +273,13 @@ def _check_range(source: str, what: str, value: int, size: int) -> None:
 # ---------------------------------------------------------------------------------------------------------------- cores
 
 
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def usable_cores(affinity: int | None = None, cpu_max: str | None = None) -> int:
     """Cores this process may use: its affinity, cut by the container's quota (the text of cgroup v2's ``cpu.max``)."""
-    cores = len(os.sched_getaffinity(0)) if affinity is None else affinity
+    cores = _affinity() if affinity is None else affinity
     if cpu_max is None:
         try:
             with open("/sys/fs/cgroup/cpu.max") as file:

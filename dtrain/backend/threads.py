@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+from dtrain.env import usable_cores
 from dtrain.errors import ArgumentError, ConfigError
 
 _SETTERS = [
@@ -28,7 +29,7 @@ def get_num_threads() -> int:
     """Threads an operation may use: what was set, else DTRAIN_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on."""
     global _num_threads
     if _num_threads is None:
-        _num_threads = _from_environment() or available_cores()
+        _num_threads = _from_environment() or usable_cores()
     return _num_threads
 
 
@@ -58,17 +59,6 @@ def num_threads(n: int) -> Iterator[None]:
 def blas_controlled() -> bool:
     """Whether set_num_threads reaches NumPy's BLAS."""
     return _blas_setter() is not None
-
-
-def available_cores() -> int:
-    """Cores this process may run on: its CPU affinity, less if a container's quota allows less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return max(1, min(cores, -(-int(quota) // int(period))))
-    except (OSError, ValueError):                   # no cgroup v2, or quota "max"
-        return cores
 
 
 def _from_environment() -> int | None:

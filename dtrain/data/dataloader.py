@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from dtrain.backend import random
-from dtrain.backend.threads import available_cores
 from dtrain.data.collate import default_collate, default_convert
 from dtrain.data.dataset import Dataset, IterableDataset
 from dtrain.data.iterators import LoaderIterator, ParallelIterator, Progress, SerialIterator
 from dtrain.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from dtrain.env import usable_cores
 from dtrain.errors import ArgumentError
 from dtrain.logs import warn_once
 
@@ -185,7 +185,7 @@ def _check_workers(num_workers: int, timeout: float, prefetch_factor: int | None
         raise ArgumentError(f"multiprocessing_context={context!r} is not one of {', '.join(multiprocessing.get_all_start_methods())}")
     if not isinstance(context, (str, type(None), multiprocessing.context.BaseContext)):
         raise TypeError(f"multiprocessing_context must be a start method or a context, got a {type(context).__name__}")
-    cores = available_cores()
+    cores = usable_cores()
     if num_workers > cores:
         warnings.warn(f"{num_workers} loader workers share {cores} cores; more than {cores} make loading slower, not faster", stacklevel=3)
 
