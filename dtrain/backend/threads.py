@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from dtrain.env import usable_cores
 from dtrain.errors import ArgumentError, ConfigError
 
 _SETTERS = [
@@ -29,6 +28,8 @@ def get_num_threads() -> int:
     """Threads an operation may use: what was set, else DTRAIN_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on."""
     global _num_threads
     if _num_threads is None:
+        from dtrain.env import usable_cores  # here, not above: it brings dataclasses and datetime, 30 ms of every import
+
         _num_threads = _from_environment() or usable_cores()
     return _num_threads
 
