@@ -24,7 +24,7 @@ from dtrain.backend import namespace, random
 from dtrain.backend.blocks import Scratch, row_dot, row_max, row_sum
 from dtrain.errors import ArgumentError, DtypeError, ShapeError
 from dtrain.ops._loss import floating
-from dtrain.ops._shape import broadcast_shapes, unbroadcast
+from dtrain.ops._shape import broadcast_shapes, one_dtype, unbroadcast
 from dtrain.ops.elementwise import where
 from dtrain.ops.shape import broadcast_to, unsqueeze
 from dtrain.ops.softmax import Softmax
