@@ -149,16 +149,7 @@ def put(graph: Graph, step: Step) -> str:
 @moves("Gather")
 def gather(graph: Graph, step: Step) -> str:
     x, index = step.inputs
-    return graph.node("GatherElements", _like(graph, x, index, step), graph.operand(index, dtypes.int64), axis=step.settings["dim"])
-
-
-def _like(graph: Graph, x: Tensor, index: Tensor, step: Step) -> str:
-    """x cut to the index's sizes in the other dims."""
-    cut = [d for d, (n, m) in enumerate(zip(x.shape, index.shape)) if d != step.settings["dim"] and not agree(n, m)]
-    if not cut:
-        return graph.value(x)
-    starts, ends = graph.constant([0] * len(cut)), graph.sizes([index.shape[d] for d in cut])
-    return graph.node("Slice", graph.value(x), starts, ends, graph.constant(cut))
+    return graph.node("GatherElements", graph.value(x), graph.operand(index, dtypes.int64), axis=step.settings["dim"])
 
 
 @moves("Scatter")

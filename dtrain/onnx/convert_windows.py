@@ -90,7 +90,7 @@ def window_sum(graph: Graph, step: Step) -> str:
     """An average pool, times what a window's scale differs from 1 / its number of elements."""
     win, scale = step.settings["windows"], step.settings["scale"]
     x, single = _planes(graph, step)
-    if isinstance(scale, np.ndarray) and is_dynamic(win.size):
+    if is_dynamic(win.size) and (win.is_padded or win.given_out):
         y = graph.node("AveragePool", x, count_include_pad=_counts_padding(step), **_averaging(_rounding(step)))
     else:
         y = graph.node("AveragePool", x, count_include_pad=1, **_averaging(_rounding(step)))

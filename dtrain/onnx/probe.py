@@ -1,8 +1,8 @@
 """The runs before the recorded one: at which sizes, and with which values.
 
 Sizes are halved rather than changed by one, for x.shape[1] // 2 or a stride of 2 to show; different axes change by
-different factors, for a size that is the difference of two to show; two runs, for one rounded up to a multiple to show.
-1 is avoided, since code treats it specially.
+different factors, for a size that is the difference of two to show; one run is smaller and one larger, where the model
+takes that, for a size rounded up to a multiple to show. 1 is avoided, since code treats it specially.
 """
 
 from __future__ import annotations
@@ -33,17 +33,26 @@ def sizes_of(args: tuple, axes: Axes) -> dict[str, int]:
 
 def candidates(sizes: dict[str, int]) -> list[dict[str, int]]:
     """Other sizes, those first that show most; a model may refuse some (a context limit, a multiple of a patch)."""
-    changes: list[Callable[[int], int]] = [lambda n: n * 3 // 4, lambda n: n // 2, lambda n: 2 * n, lambda n: n - 1, lambda n: n + 1, lambda n: n + 2]
-    out = [{name: _distinct(n, n // (2 + 2 * (i % 2))) for i, (name, n) in enumerate(sizes.items())}]
+    changes: list[Callable[[int, bool], int]] = [  # of a size, and whether the axis is an odd one
+        lambda n, odd: n // 2 if not odd else n // 4 if n > 7 else 2 if n > 5 else n - 1,
+        lambda n, odd: 2 * n if odd else n + (n + 1) // 2,
+        lambda n, odd: n * 3 // 4,
+        lambda n, odd: n // 2,
+        lambda n, odd: 2 * n,
+        lambda n, odd: n - 1,
+        lambda n, odd: n + 1,
+        lambda n, odd: n + 2,
+    ]
+    out: list[dict[str, int]] = []
     for change in changes:
-        other = {name: _distinct(n, change(n)) for name, n in sizes.items()}
+        other = {name: _distinct(n, change(n, i % 2 == 1)) for i, (name, n) in enumerate(sizes.items())}
         if other not in out:
             out.append(other)
     return out
 
 
 def _distinct(n: int, m: int) -> int:
-    """m, or the nearest better size: at least 2 and not n."""
+    """m, or a size near n: at least 2 and not n."""
     if m > 1 and m != n:
         return m
     return n // 2 if n > 3 else n - 1 if n > 2 else n + 1

@@ -101,9 +101,26 @@ class Step:
         return type(self.op).__name__
 
     def forget(self) -> None:
-        """Let go of all tensors but the constants."""
-        self.inputs = tuple([None if traced else x for x, traced in zip(self.inputs, self.traced)])
+        """Let go of all tensors but the constants, of which a later write may not change the values kept here."""
+        self.inputs = tuple([None if traced else Constant(x._array) if isinstance(x, Tensor) else x for x, traced in zip(self.inputs, self.traced)])
         self.outputs = ()
+
+
+class Constant:
+    """A tensor that a step of an earlier run took and that no step made: which array, and what was in it."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.values = array.copy() if array.nbytes <= _COPIED else array
+
+    def equals(self, array: Any) -> bool:
+        if array is self.array:
+            return True
+        return array.shape == self.array.shape and array.dtype == self.array.dtype and _bytes(array) == _bytes(self.values)
+
+
+def _bytes(array: Any) -> bytes:
+    return np.ascontiguousarray(Tensor._wrap(array).cpu()._array).tobytes()  # type: ignore[attr-defined]
 
 
 class Created(Op):
@@ -121,6 +138,8 @@ class Alias(Op):
 
 
 SIZED = (Slice, Reshape, Expand)  # their settings may follow from a traced size, so that the part of a constant that they take is none
+_UNKNOWN = "something else"
+_COPIED = 1 << 20  # bytes; larger constants are remembered without a copy
 Sink = Callable[[Step], None]
 
 
@@ -237,7 +256,8 @@ def _matching(earlier: list[Step], run: int, number: int, step: Step) -> Step:
     if type(theirs.op) is not type(step.op) or len(theirs.inputs) != len(step.inputs):
         raise _differs(f"it runs {step.name}", f"runs {theirs.name}")
     for key, value in step.settings.items():
-        if other_value(_comparable(value), run) != other_value(_comparable(theirs.settings.get(key)), run):
+        ours, other = _comparable(value), _comparable(theirs.settings.get(key))
+        if other_value(ours, run) != other and _UNKNOWN not in (ours, other):
             raise _unknown_number(f"{step.name} has {key}={value!r} at one size and {theirs.settings.get(key)!r} at another")
     if theirs.traced != step.traced:
         raise _differs(f"{step.name} takes {_kinds(step)}", f"takes {_kinds(theirs)}")
@@ -251,24 +271,17 @@ def _matching(earlier: list[Step], run: int, number: int, step: Step) -> Step:
 
 
 def _check_constant(step: Step, x: Tensor, y: Any) -> None:
-    if not isinstance(y, Tensor):
+    if not isinstance(y, Constant):
         raise _differs(f"{step.name} takes a tensor", f"takes {y!r}")
-    a, b = x._array, y._array
-    if a is b or a.shape == b.shape and a.dtype == b.dtype and _same(x, y):
-        return
-    raise UnsupportedError(
-        f"{step.name} takes a tensor of shape {tuple(a.shape)} that is no result of traced operations, and which differs from one run of the "
-        "model to the next: it holds random numbers, or was made outside dtrain's operations from an input's values or sizes"
-    )
+    if not y.equals(x._array):
+        raise UnsupportedError(
+            f"{step.name} takes a tensor of shape {tuple(x._array.shape)} that is no result of traced operations, and which differs from one run "
+            "of the model to the next: it holds random numbers, or was made outside dtrain's operations from an input's values or sizes"
+        )
 
 
 def _kinds(step: Step) -> str:
     return "results and constants as " + "".join("r" if traced else "c" for traced in step.traced)
-
-
-def _same(x: Tensor, y: Tensor) -> bool:
-    a, b = [np.ascontiguousarray(t.detach().cpu()._array) for t in (x, y)]
-    return a.tobytes() == b.tobytes()
 
 
 def _differs(ours: str, theirs: str) -> UnsupportedError:
@@ -286,13 +299,15 @@ def _unknown_number(what: str) -> UnsupportedError:
 
 
 def _comparable(value: Any) -> Any:
-    """What must agree between the runs: numbers, strings and nested sequences of them, windows' geometry; None for the rest."""
+    """What must agree between the runs: numbers, strings and nested sequences of them, windows' geometry; _UNKNOWN for the rest."""
     if isinstance(value, (tuple, list)):
         return tuple([_comparable(v) for v in value])
     if isinstance(value, float) and value != value:
         return "nan"
-    if value is None or isinstance(value, (int, float, complex, str, slice, np.generic)):
+    if isinstance(value, slice):
+        return slice, _comparable(value.start), _comparable(value.stop), _comparable(value.step)
+    if value is None or value is Ellipsis or isinstance(value, (int, float, complex, str, np.generic)):
         return value
     if hasattr(value, "kernel"):
         return tuple([_comparable(getattr(value, name)) for name in ("kernel", "stride", "padding", "dilation")])
-    return None
+    return _UNKNOWN

@@ -52,6 +52,13 @@ def written(x: Any) -> Any:
     return out @ mask
 
 
+def changing(x: Any) -> Any:
+    c = dtrain.tensor([1.0])
+    y = x + c
+    c.mul_(3)
+    return y, x + c
+
+
 def put(x: Any, i: Any) -> Any:
     return x.index_put((i,), dtrain.ones(3)), x.index_add(0, i, x[:2] * 0 + 1.5)
 
@@ -71,7 +78,7 @@ MATH = {
     "arithmetic": (lambda x, y: (x + y, x - y, x * y, x / (y * y + 1), 2 - x, 1 / (x * x + 1)), "b t 3", "t 1"),
     "alpha": (lambda x, y: dtrain.add(x, y, alpha=3), "b 3", "b 3"),
     "integers": (lambda x, y: (x + y, x * y - 3, x / (y + 1), x // (y + 1), x % (y + 1), -x // (y + 1), -x % (y + 1), x.abs()), "i9:b t", "i4:t"),
-    "narrow integers": (lambda x: (x.to(dtrain.uint8) * 40 + 7, x.to(dtrain.int8) - 5, x.to(dtrain.int16) > 3), "i9:b t"),
+    "narrow integers": (lambda x: (dtrain.maximum(x.short(), x.short().t()[0, 0]), x.short() // 2, x.to(dtrain.int8) % 3, x.short() ** 2, x.to(dtrain.uint8) * 40 + 7, x.to(dtrain.int8) - 5, x.to(dtrain.int16) > 3), "i9:b t"),
     "promotion": (lambda x, i: (x * i, i * 1.5, i + 2, (i > 2) * x, (i > 1) + i), "b t", "i4:b t"),
     "floor division": (lambda x, y: (x // (y + 1), x % (y + 1), dtrain.div(x, y + 1, rounding_mode="trunc")), "b t", "+t"),
     "powers": (lambda x, y: (x**2, x**y, 2**x, x**0.5, x**-1), "+b t", "b t"),
@@ -142,6 +149,7 @@ SHAPES = {
     "triangles": (lambda x: (x.tril(), x.triu(1), x.tril(-1)), "b t t"),
     "meshgrid": (lambda x, y: dtrain.meshgrid(x, y, indexing="xy"), "b", "t"),
     "clone and detach": (lambda x: (x.clone(), x.detach() + 1, x.data * 2, x.contiguous()), "b t"),
+    "a constant that changes": (changing, "b t"),
     "device": (lambda x: x.to("cpu") + x.cpu(), "b t"),
     "in place": (inplace, "b t"),
     "in place, by mask": (filled, "b t"),

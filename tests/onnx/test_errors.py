@@ -103,6 +103,13 @@ def test_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["values behind our back", "a number behind our back", "random numbers", "a choice by value"])
+def test_refused_without_dynamic_axes(name):
+    fn, words = REFUSED[name]
+    with pytest.raises(UnsupportedError, match=words):
+        export(fn, axes=None)
+
+
 def test_the_error_comes_from_the_models_own_line():
     with pytest.raises(UnsupportedError) as caught:
         export(by_length)

@@ -14,7 +14,7 @@ import dtrain
 import dtrain.onnx
 from dtrain import nn
 from dtrain.nn import functional as F
-from tests.onnx.util import compare, session
+from tests.onnx.util import compare, run, session
 from tests.util import to_numpy
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -67,6 +67,8 @@ def test_gpt_file(gpt):
         np.testing.assert_array_equal(stored[name], to_numpy(p))
     numbers = sum(p.numel() for p in gpt.parameters())
     assert sum(a.size for a in stored.values()) < numbers + 100, "weights are stored once"
+    nodes = [(n.op_type, tuple(n.input), str(n.attribute)) for n in proto.graph.node]
+    assert len(set(nodes)) == len(nodes), "nothing is computed twice"
 
 
 def test_gpt_of_fixed_sizes(gpt):
@@ -128,10 +130,11 @@ def test_tables_made_at_first_use():
         compare(model, exported, [np.random.default_rng(0).standard_normal((batch, time, 4)).astype(np.float32)])
 
 
-def test_export_leaves_model_and_inputs_as_they_were():
+@pytest.mark.parametrize("axes", [[], [1]])
+def test_export_leaves_model_and_inputs_as_they_were(axes):
     model, x = Rotary(), dtrain.randn(2, 16, 4)
     before = x.clone()
-    dtrain.onnx.export(lambda x: model(x.mul_(2)), x, dynamic_axes={"input": [1]})
+    dtrain.onnx.export(lambda x: model(x.mul_(2)), x, dynamic_axes={"input": axes})
     assert dtrain.equal(x, before) and type(x) is dtrain.Tensor
     assert type(model.seen) is dtrain.Tensor and model.seen.sum().item() == model.seen.sum().item()
     assert not vars(model.seen)
@@ -173,3 +176,48 @@ def test_to_an_open_file_and_in_words(tmp_path, capsys):
         dtrain.onnx.export(lambda x: x + 1, dtrain.ones(2), file, verbose=True)
     assert session(str(path)).run(None, {"input": np.zeros(2, np.float32)})[0].tolist() == [1, 1]
     assert "Add" in capsys.readouterr().out
+
+
+def test_a_batch_of_one_is_no_special_case():
+    model = session(dtrain.onnx.export(lambda x: x.squeeze() + 1, dtrain.ones(1, 3, 1), dynamic_axes={"input": {0: "batch"}}))
+    assert run(model, [np.ones((1, 3, 1), np.float32)])[0].shape == (1, 3)
+    compare(lambda x: x.squeeze() + 1, model, [np.ones((4, 3, 1), np.float32)])
+
+
+def up_to_difference(x):
+    part = x[:, : x.shape[0] - x.shape[1] + 3]
+    return part * part.shape[1]
+
+
+def padded(x):
+    whole = dtrain.cat([x, dtrain.zeros(x.shape[0], -x.shape[1] % 8)], 1)
+    return whole * whole.shape[1]
+
+
+@pytest.mark.parametrize("fn, at", [(up_to_difference, (6, 6)), (padded, (2, 6))])
+def test_sizes_that_hardly_change(fn, at):
+    model = session(dtrain.onnx.export(fn, dtrain.randn(*at), dynamic_axes={"input": {0: "b", 1: "t"}}))
+    for shape in ((8, 6), (6, 6), (12, 9)):
+        compare(fn, model, [np.random.default_rng(0).standard_normal(shape).astype(np.float32)])
+
+
+def test_a_model_that_takes_no_other_values():
+    table = dtrain.randn(3, 2)
+    model = session(dtrain.onnx.export(lambda i: F.embedding(i - 5, table), dtrain.full((2, 4), 5), dynamic_axes={"input": [0, 1]}))
+    compare(lambda i: F.embedding(i - 5, table), model, [np.int64([[5, 6, 7]])])
+
+
+def test_inside_autocast():
+    w, x = dtrain.randn(4, 4), dtrain.randn(2, 4)
+    with dtrain.autocast("cpu"):
+        proto = dtrain.onnx.export(lambda x: (x @ w).float(), x)
+        expected = (x @ w).float()
+    np.testing.assert_allclose(run(session(proto), [x.numpy()])[0], expected.numpy(), 1e-2)
+    assert not np.allclose(expected.numpy(), x.numpy() @ w.numpy(), 1e-5)
+    assert "BFLOAT16" in str([i.data_type for i in proto.graph.initializer]).replace("16", "BFLOAT16")
+
+
+def test_uninitialised_memory_does_not_get_into_the_file():
+    np.full(5, 7.0, np.float32)  # what an array of this size would now find in its memory
+    proto = dtrain.onnx.export(lambda x: x + dtrain.empty(5), dtrain.zeros(5))
+    assert run(session(proto), [np.zeros(5, np.float32)])[0].tolist() == [0] * 5
