@@ -20,11 +20,12 @@ import numpy as np
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
-from dtrain.backend import namespace, random
+from dtrain.backend import namespace
 from dtrain.backend.blocks import Scratch, row_dot, row_max, row_sum
 from dtrain.errors import ArgumentError, DtypeError, ShapeError
 from dtrain.ops._loss import floating
 from dtrain.ops._shape import broadcast_shapes, one_dtype, unbroadcast
+from dtrain.ops.dropout import keep as dropout_keep
 from dtrain.ops.elementwise import where
 from dtrain.ops.shape import broadcast_to, unsqueeze
 from dtrain.ops.softmax import Softmax
@@ -269,7 +270,7 @@ def scaled_dot_product_attention(
     keep = None
     if dropout_p:
         kv = k.shape[1]
-        keep = random.dropout_mask(namespace.of(q._array), (q.shape[0], kv, q.shape[1] // kv, *shape[-2:]), dropout_p)
+        keep = dropout_keep(q, (q.shape[0], kv, q.shape[1] // kv, *shape[-2:]), dropout_p)
     op = Attention(1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale, is_causal, keep, dropout_p)
     out = apply(op, q, k, v) if mask is None else apply(op, q, k, v, mask)
     return out if len(lead) == 2 else out.reshape((*lead, *out.shape[-2:]))  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ class Dropout(Op):
         return (xp.run(Dropout(self.keep, self.scale), g),)
 
 
-def _keep(input: Tensor, shape: tuple[int, ...], p: float) -> Any:
+def keep(input: Tensor, shape: tuple[int, ...], p: float) -> Any:
     """The next mask of the generator of the input's device."""
     xp = namespace.of(input._array)
     if xp.name == "meta":
@@ -50,7 +50,7 @@ def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool, sha
     _checked(name, p)
     if not training or p == 0.0:
         return input
-    op = Dropout(_keep(input, shape, p), 1 / (1 - p) if p < 1 else 0.0)
+    op = Dropout(keep(input, shape, p), 1 / (1 - p) if p < 1 else 0.0)
     return apply_(op, input) if inplace else apply(op, input)
 
 
@@ -98,7 +98,7 @@ def _alpha(name: str, input: Tensor, p: float, training: bool, inplace: bool, sh
         return input
     if p == 1.0:
         return input * 0
-    keep = Tensor._wrap(_keep(input, shape, p)).to(input.dtype)  # type: ignore[attr-defined]
+    kept = Tensor._wrap(keep(input, shape, p)).to(input.dtype)  # type: ignore[attr-defined]
     scale = ((1 - p) * (1 + p * _SATURATION**2)) ** -0.5
-    out = input * (keep * scale) + ((1 - keep) * (_SATURATION * scale) - _SATURATION * scale * p)
+    out = input * (kept * scale) + ((1 - kept) * (_SATURATION * scale) - _SATURATION * scale * p)
     return input.copy_(out) if inplace else out  # type: ignore[attr-defined]

@@ -123,15 +123,15 @@ class OneHot(Op):
         return (xp.expand_dims(index, -1) == xp.arange(self.classes)).astype("int64")
 
 
-def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
-    """1 at each index of ``input``, 0 elsewhere, along a new last dim of ``num_classes`` (-1: the largest index and 1); int64."""
-    if input._array.dtype.kind not in "iu":
-        raise DtypeError(f"one_hot expects integers, got {input.dtype}; convert with .long()")
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """1 at each index of ``tensor``, 0 elsewhere, along a new last dim of ``num_classes`` (-1: the largest index and 1); int64."""
+    if tensor._array.dtype.kind not in "iu":
+        raise DtypeError(f"one_hot expects integers, got {tensor.dtype}; convert with .long()")
     if num_classes == -1:
-        if not input.numel():
+        if not tensor.numel():
             raise ArgumentError("one_hot cannot tell the number of classes from no indices; pass num_classes")
-        num_classes = int(input._array.max()) + 1
+        num_classes = int(tensor._array.max()) + 1
     if num_classes < 1:
         raise IndexRangeError(f"one_hot: num_classes is {num_classes}; expected at least 1, and indices of 0 or more")
-    check_range(namespace.of(input._array), input._array, num_classes, "one_hot index")
-    return apply(OneHot(num_classes), input)
+    check_range(namespace.of(tensor._array), tensor._array, num_classes, "one_hot index")
+    return apply(OneHot(num_classes), tensor)
