@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes

@@ -280,9 +280,9 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """``input`` where the bool ``condition`` holds, else ``other``; with the condition alone, its nonzero indices."""
     if input is None and other is None:
-        from dtrain.ops import index
+        from dtrain.ops.order import nonzero
 
-        return index.nonzero(condition, as_tuple=True)
+        return nonzero(condition, as_tuple=True)
     return apply(Where(), condition, input, other)
 
 

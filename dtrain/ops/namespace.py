@@ -60,9 +60,9 @@ class TensorNamespace:
 
     @staticmethod
     def take_along_axis(x: Tensor, indices: Tensor, axis: int) -> Tensor:
-        from dtrain.ops import index
+        from dtrain.ops.gather import gather
 
-        return index.gather(x, axis, indices)
+        return gather(x, axis, indices)
 
     @staticmethod
     def cast(x: Tensor, dtype: Any) -> Tensor:

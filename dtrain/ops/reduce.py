@@ -9,7 +9,6 @@ from typing import Any
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
-from dtrain.backend import dtypes
 from dtrain.errors import ArgumentError, DtypeError, ShapeError
 from dtrain.ops import elementwise, unary
 from dtrain.ops._shape import expand_reduced, norm_dim, norm_dims
@@ -249,14 +248,14 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 
 
 def _with_indices(input: Tensor, function: str, dim: int, keepdim: bool) -> MaxMin:
-    from dtrain.ops import index
+    from dtrain.ops.gather import gather
 
     dim = norm_dim(dim, input.ndim)
     if input.ndim == 0:
         return MaxMin(input.clone(), apply(ArgExtreme(function, None, False), input))
     _not_empty(input, function[3:], (dim,))
     indices = apply(ArgExtreme(function, dim, True), input)
-    values = index.gather(input, dim, indices)
+    values = gather(input, dim, indices)
     return MaxMin(values, indices) if keepdim else MaxMin(values.squeeze(dim), indices.squeeze(dim))
 
 

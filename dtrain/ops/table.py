@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.tensor import Tensor
-from dtrain.ops import convert, creation, elementwise, index, matmul, piecewise, random, reduce, shape, softmax, special, unary
+from dtrain.ops import convert, creation, elementwise, gather, index, matmul, order, piecewise, random, reduce, shape, softmax, special, unary
 
 # module -> names that are functions of the package and methods of Tensor alike
 METHODS: dict[Any, str] = {
@@ -16,7 +16,9 @@ METHODS: dict[Any, str] = {
     reduce: """sum mean var std prod amax amin max min argmax argmin any all count_nonzero cumsum logsumexp norm""",
     shape: """reshape permute transpose t movedim squeeze unsqueeze flatten unflatten narrow split chunk unbind select flip roll
         tile repeat_interleave tril triu ravel clone broadcast_to""",
-    index: """gather scatter scatter_add index_select index_put index_add masked_fill masked_select nonzero argsort sort topk take_along_dim""",
+    gather: "gather scatter scatter_add take_along_dim",
+    index: "index_select index_put index_add masked_fill masked_select",
+    order: "nonzero argsort sort topk",
     matmul: "matmul mm bmm mv dot outer addmm baddbmm",
     random: "bernoulli multinomial",
     softmax: "softmax log_softmax",

@@ -154,7 +154,7 @@ def test_writing_stops_short(tmp_path, monkeypatch):
 def test_everything_is_synced_before_the_name_is_given(tmp_path, monkeypatch):
     """Files, then their folder, then the rename, then the parent: what a power cut needs."""
     log, paths = [], {}
-    opened, closed, synced, renamed = os.open, os.close, os.fsync, os.rename
+    opened, synced, renamed = os.open, os.fsync, os.rename
 
     def track_open(path, *args, **kwargs):
         fd = opened(path, *args, **kwargs)
