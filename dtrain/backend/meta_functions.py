@@ -248,7 +248,7 @@ def put_along_axis(a: Any, indices: Any, values: Any, axis: int) -> None:
 
 
 @function
-def copyto(target: Any, source: Any) -> None:
+def copyto(target: Any, source: Any, casting: str = "same_kind") -> None:
     check_fits(of(source).shape, target.shape)
 
 
