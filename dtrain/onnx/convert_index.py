@@ -32,8 +32,9 @@ def slice_(graph: Graph, step: Step) -> str:
             removed.append(axis)
         else:
             if (k.start, k.stop, k.step) != (None, None, None):
-                starts.append(k.start if k.start is not None else 0)
-                ends.append(k.stop if k.stop is not None else INT_MAX)
+                first, last = (INT_MAX, -INT_MAX) if k.step is not None and k.step < 0 else (0, INT_MAX)
+                starts.append(k.start if k.start is not None else first)
+                ends.append(k.stop if k.stop is not None else last)
                 axes.append(axis)
                 steps.append(1 if k.step is None else k.step)
             out += 1

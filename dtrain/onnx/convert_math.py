@@ -46,9 +46,11 @@ def whole(graph: Graph, step: Step) -> str:
     return graph.node(step.name, x) if computed_in(step).is_floating_point else x
 
 
-@converter("Trunc")
+@converter("Trunc", "TruncDivide")
 def trunc(graph: Graph, step: Step) -> str:
-    (x,) = operands(graph, step)
+    """ONNX's Div of integers rounds towards 0 itself."""
+    x, *divisor = operands(graph, step)
+    x = graph.node("Div", x, *divisor) if divisor else x
     if not computed_in(step).is_floating_point:
         return x
     return graph.node("Mul", graph.node("Sign", x), graph.node("Floor", graph.node("Abs", x)))

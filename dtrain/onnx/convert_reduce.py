@@ -45,7 +45,7 @@ def any_all(graph: Graph, step: Step) -> str:
     return graph.cast(reduced(graph, name, flags, *_over(step)), dtypes.bool)
 
 
-@converter("Var")
+@converter("Var", "Std")
 def var(graph: Graph, step: Step) -> str:
     (x,), (axis, keepdims) = operands(graph, step), _over(step)
     centred = graph.node("Sub", x, reduced(graph, "ReduceMean", x, axis, True))
@@ -54,7 +54,8 @@ def var(graph: Graph, step: Step) -> str:
     for i, n in enumerate(step.inputs[0].shape):
         count = count * n if axis is None or i in axis else count
     divisor = graph.node("Sub", graph.number(count, computed_in(step)), graph.number(step.settings["correction"], computed_in(step)))
-    return graph.node("Div", total, graph.node("Max", divisor, graph.number(0, computed_in(step))))
+    out = graph.node("Div", total, graph.node("Max", divisor, graph.number(0, computed_in(step))))
+    return graph.node("Sqrt", out) if step.name == "Std" else out
 
 
 @converter("ArgExtreme", computes=False)

@@ -15,6 +15,8 @@ def unbroadcast(xp: Any, g: Any, shape: Sequence[int]) -> Any:
     if g.shape == shape:
         return g
     lead = len(g.shape) - len(shape)
+    if lead < 0:  # an assigned value may have more dims than its target, all of size 1
+        return xp.reshape(unbroadcast(xp, g, tuple(shape[-lead:])), tuple(shape))
     axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1)
     return xp.reshape(xp.sum(g, axis=axes), shape) if axes else xp.reshape(g, shape)
 

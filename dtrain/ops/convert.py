@@ -113,7 +113,8 @@ def copy_(input: Tensor, src: Any, non_blocking: Any = False) -> Tensor:
     src = src if isinstance(src, Tensor) else Tensor._wrap(namespace.of(input._array).asarray(src))
     if type(src._array) is not type(input._array) or (input.is_cuda and src.device != input.device):
         src = to(src, device=input.device)
-    if src.ndim > input.ndim or np.broadcast_shapes(tuple(src.shape), tuple(input.shape)) != tuple(input.shape):
+    lead = input.ndim - src.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(src.shape, input.shape[lead:])):
         raise ShapeError(f"copy_: a source of shape {tuple(src.shape)} does not broadcast to {tuple(input.shape)}")
     return apply_(Copy(), input, src)
 

@@ -10,7 +10,7 @@ import numpy as np
 from dtrain.autograd.dispatch import announce
 from dtrain.autograd.tensor import Tensor, as_array
 from dtrain.backend import device as devices
-from dtrain.backend import dtypes, namespace
+from dtrain.backend import dtypes, namespace, promotion
 from dtrain.backend.state import local
 from dtrain.errors import ArgumentError, ShapeError
 from dtrain.logs import warn_once
@@ -100,7 +100,8 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     """A tensor filled with one value; its dtype follows the value unless given."""
     value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
     if dtype is None:
-        dtype = dtypes.bool if isinstance(value, bool) else dtypes.int64 if isinstance(value, int) else None
+        kinds = {bool: dtypes.bool, complex: promotion.result_type(1j)}
+        dtype = kinds.get(type(value)) or (dtypes.int64 if isinstance(value, int) else None)
     return _made("full", device, dtype, requires_grad, _sized((size,) if isinstance(size, int) else tuple(size)), value)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from dtrain.autograd.dispatch import apply, apply_
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
+from dtrain.backend import promotion
+from dtrain.errors import ArgumentError
 from dtrain.ops._shape import unbroadcast
 
 
@@ -206,6 +208,7 @@ class Remainder(Binary):
     """y = a mod b with the sign of b; the gradient to b is minus the floored quotient."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
+        _refuse_zero(xp, a, b, self.name())
         self.saved = (a, b)
         return self.note(a, b, xp.remainder(a, b))
 
@@ -218,12 +221,35 @@ class FloorDivide(Binary):
     """y = a / b rounded towards minus infinity; flat everywhere, so its gradient is 0."""
 
     def forward(self, xp: Any, a: Any, b: Any) -> Any:
+        _refuse_zero(xp, a, b, self.name())
         return self.note(a, b, xp.floor_divide(a, b))
 
     def grad_a(self, xp: Any, g: Any) -> Any:
         return xp.zeros_like(g)
 
     grad_b = grad_a
+
+
+class TruncDivide(FloorDivide):
+    """y = a / b rounded towards zero."""
+
+    def forward(self, xp: Any, a: Any, b: Any) -> Any:
+        if not _whole(a, b):
+            return self.note(a, b, xp.trunc(xp.true_divide(a, b)))
+        _refuse_zero(xp, a, b, self.name())
+        quotient = xp.floor_divide(a, b)
+        return self.note(a, b, quotient + ((quotient < 0) & (quotient * b != a)))
+
+
+def _whole(a: Any, b: Any) -> bool:
+    """Whether promoted operands, at least one of them an array, are integers."""
+    return (a if hasattr(a, "dtype") else b).dtype.kind in "iu"
+
+
+def _refuse_zero(xp: Any, a: Any, b: Any, name: str) -> None:
+    """Raise ArgumentError for an integer divisor of 0 on the CPU, where NumPy would give 0; a GPU gives some number, as in PyTorch."""
+    if xp.name == "numpy" and _whole(a, b) and not xp.all(b):
+        raise ArgumentError(f"{name}: integer division by zero; expected divisors other than 0, or floating point operands")
 
 
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
@@ -243,13 +269,12 @@ def mul(input: Any, other: Any) -> Tensor:
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """``input / other``; ``rounding_mode`` None (true division), "trunc" or "floor"."""
-    if rounding_mode is None:
-        return apply(Div(), input, other)
-    from dtrain.ops import unary
+    if rounding_mode not in _DIVISIONS:
+        raise ArgumentError(f"div: rounding_mode is {rounding_mode!r}; expected None, 'trunc' or 'floor'")
+    return apply(_DIVISIONS[rounding_mode](), input, other)
 
-    if rounding_mode == "floor":
-        return floor_divide(input, other)
-    return unary.trunc(apply(Div(), input, other)).to((input if isinstance(input, Tensor) else other).dtype)
+
+_DIVISIONS: dict[str | None, type[Binary]] = {None: Div, "trunc": TruncDivide, "floor": FloorDivide}
 
 
 def floor_divide(input: Any, other: Any) -> Tensor:
@@ -283,6 +308,8 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         from dtrain.ops.order import nonzero
 
         return nonzero(condition, as_tuple=True)
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        input = condition.new_tensor(input, dtype=promotion.result_type(input, other))  # type: ignore[attr-defined]
     return apply(Where(), condition, input, other)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
-from dtrain.errors import DtypeError, ShapeError
+from dtrain.errors import ArgumentError, DtypeError, ShapeError
 from dtrain.ops._shape import broadcast_shapes, norm_dim
-from dtrain.ops.index import Unslice, check_range, type_of
+from dtrain.ops.index import Unslice, check_range, check_same_dtype, type_of
 from dtrain.ops.shape import expand
 
 
@@ -140,11 +140,26 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
     """``input`` with ``src`` (a tensor or number) written at ``index`` along ``dim``."""
-    dim = _check_index(input, dim, index, "scatter")
+    if (src is None) == (value is None):
+        raise ArgumentError("scatter expects src (a tensor or number) or value (a number)")
+    dim = _check_scatter(input, dim, index, src, "scatter")
     return apply(Scatter(dim, False), input, index, value if src is None else src)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``input`` with ``src`` added at ``index`` along ``dim``; repeated indices add up."""
-    dim = _check_index(input, dim, index, "scatter_add")
+    dim = _check_scatter(input, dim, index, src, "scatter_add")
     return apply(Scatter(dim, True), input, index, src)
+
+
+def _check_scatter(input: Tensor, dim: int, index: Tensor, src: Any, name: str) -> int:
+    dim = _check_index(input, dim, index, name)
+    check_same_dtype(name, input, src)
+    limits = [n for d, n in enumerate(input.shape) if d != dim]
+    fits = all(m <= n for m, n in zip((m for d, m in enumerate(index.shape) if d != dim), limits))
+    if isinstance(src, Tensor):
+        fits = fits and src.ndim == index.ndim and all(m <= n for m, n in zip(index.shape, src.shape))
+    if not fits:
+        sources = f" and src {tuple(src.shape)}" if isinstance(src, Tensor) else ""
+        raise ShapeError(f"{name}: an index of shape {tuple(index.shape)} does not fit input {tuple(input.shape)} (dim {dim} aside){sources}")
+    return dim

@@ -10,7 +10,8 @@ from dtrain.autograd.dispatch import apply, apply_
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend import dtypes
-from dtrain.errors import DtypeError, IndexRangeError, ShapeError
+from dtrain.errors import ArgumentError, DtypeError, IndexRangeError, ShapeError
+from dtrain.logs import warn_once
 from dtrain.ops._shape import broadcast_shapes, norm_dim
 from dtrain.ops.shape import View, expand
 
@@ -196,7 +197,7 @@ def _parse(x: Tensor, key: Any) -> tuple[tuple, list[Tensor]]:
     items = key if isinstance(key, tuple) else (key,)
     out, tensors = [], []
     for item in items:
-        if isinstance(item, Tensor) and item.ndim == 0 and item._array.dtype.kind in "iu" and not item.is_meta:
+        if isinstance(item, Tensor) and item.ndim == 0 and item._array.dtype.kind == "i" and not item.is_meta:
             out.append(int(item.item()))
         elif item is None or item is Ellipsis or isinstance(item, slice):
             out.append(_plain_slice(item))
@@ -224,6 +225,9 @@ def _index_tensor(item: Any, x: Tensor) -> Tensor:
     index = item if isinstance(item, Tensor) else Tensor._wrap(np.asarray(item) if not hasattr(item, "__cuda_array_interface__") else item)
     if index._array.size == 0 and index._array.dtype.kind == "f":
         index = index.to(dtypes.int64)  # type: ignore[attr-defined]
+    if index.dtype is dtypes.uint8:
+        warn_once("uint8-index", "indexing with uint8 means a mask, as in PyTorch; use .bool() for a mask, .long() for positions")
+        index = index.to(dtypes.bool)  # type: ignore[attr-defined]
     if index._array.dtype.kind not in "iub":
         raise DtypeError(f"index tensors must be integer or bool, got {index.dtype}")
     return index if type(index._array) is type(x._array) else index.to(x.device)  # type: ignore[attr-defined]
@@ -285,18 +289,34 @@ def type_of(x: Tensor) -> Any:
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices of ``input`` along ``dim`` at the 1-D ``index``."""
     dim = norm_dim(dim, input.ndim)
+    index = _vector("index_select", index)
     check_range(type_of(index), index._array, input.shape[dim], f"index_select index for dim {dim}")
     return getitem(input, (slice(None),) * dim + (index,))
 
 
+def _vector(name: str, index: Tensor) -> Tensor:
+    """A 1-D integer index; a 0-dim one counts as one element."""
+    if index.ndim > 1 or index._array.dtype.kind not in "iu":
+        raise IndexRangeError(f"{name} expects a 1-D integer index, got shape {tuple(index.shape)} of {index.dtype}")
+    return index if index.ndim else index.reshape(1)  # type: ignore[attr-defined]
+
+
+def check_same_dtype(name: str, input: Tensor, source: Any) -> None:
+    """Raise DtypeError for values that writing would have to convert."""
+    if isinstance(source, Tensor) and source._array.dtype != input._array.dtype:
+        raise DtypeError(f"{name} expects values of {input.dtype} like its input, got {source.dtype}; convert with .to({input.dtype})")
+
+
 def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """``input`` with ``values`` at ``indices`` (a tuple of tensors) written, or added."""
+    check_same_dtype("index_put", input, values)
     parsed, tensors = _parse(input, tuple(indices))
     return apply(Put(parsed, accumulate), input, values, *tensors)
 
 
 def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """index_put in place."""
+    check_same_dtype("index_put_", input, values)
     parsed, tensors = _parse(input, tuple(indices))
     return apply_(Put(parsed, accumulate), input, values, *tensors)
 
@@ -304,6 +324,12 @@ def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = F
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """``input`` with ``alpha * source`` added at the slices ``index`` along ``dim``."""
     dim = norm_dim(dim, input.ndim)
+    index = _vector("index_add", index)
+    check_same_dtype("index_add", input, source)
+    check_range(type_of(index), index._array, input.shape[dim], f"index_add index for dim {dim}")
+    expected = (*input.shape[:dim], index.shape[0], *input.shape[dim + 1 :])
+    if tuple(source.shape) != expected:
+        raise ShapeError(f"index_add expects a source of shape {expected}, got {tuple(source.shape)}")
     parsed, tensors = _parse(input, (slice(None),) * dim + (index,))
     return apply(Put(parsed, True), input, source if alpha == 1 else source * alpha, *tensors)
 
@@ -328,9 +354,12 @@ def repeat_interleave_tensor(input: Tensor, repeats: Any, dim: int | None) -> Te
     """Each slice repeated its own number of times; ``repeats`` is a 1-D integer tensor."""
     if dim is None:
         input, dim = input.reshape(-1), 0  # type: ignore[attr-defined]
-    counts = repeats._array
-    xp = type_of(repeats)
-    if int(counts.size) not in (1, input.shape[dim]):
-        raise ShapeError(f"repeat_interleave: {counts.size} counts for dim {dim} of size {input.shape[dim]}")
-    order = np.repeat(np.arange(input.shape[dim]), counts.tolist() if counts.size > 1 else int(counts))
-    return index_select(input, dim, Tensor._wrap(xp.asarray(order)))
+    dim = norm_dim(dim, input.ndim)
+    counts = repeats.reshape(-1).tolist()
+    size = input.shape[dim]
+    if len(counts) not in (1, size):
+        raise ShapeError(f"repeat_interleave: {len(counts)} counts for dim {dim} of size {size}; expected one, or one each")
+    if min(counts, default=0) < 0:
+        raise ArgumentError(f"repeat_interleave: counts cannot be negative, got {min(counts)}")
+    order = np.repeat(np.arange(size), counts if len(counts) == size else counts[0])
+    return index_select(input, dim, Tensor._wrap(type_of(repeats).asarray(order)))

@@ -23,12 +23,17 @@ class Reduce(Op):
         self.axis, self.keepdims = axis, keepdims
 
 
+def signed(x: Any) -> Any:
+    """x, unsigned integers as int64: array libraries would sum them to uint64."""
+    return x.astype("int64") if x.dtype.kind == "u" else x
+
+
 class Sum(Reduce):
     """The sum over dims; bool and integers sum to int64."""
 
     def forward(self, xp: Any, x: Any) -> Any:
         self.shape = x.shape
-        return xp.sum(x, axis=self.axis, keepdims=self.keepdims)
+        return xp.sum(signed(x), axis=self.axis, keepdims=self.keepdims)
 
     def backward(self, xp: Any, g: Any) -> Any:
         return (expand_reduced(xp, g, self.shape, self.axis, self.keepdims),)
@@ -69,6 +74,22 @@ class Var(Reduce):
         return (g * (x - xp.mean(x, axis=self.axis, keepdims=True)) * (2 / self.divisor if self.divisor else float("nan")),)
 
 
+class Std(Var):
+    """The root of the variance; its gradient is 0 where it is 0."""
+
+    def forward(self, xp: Any, x: Any) -> Any:
+        y = xp.asarray(xp.sqrt(super().forward(xp, x)))
+        self.saved = (x, y)
+        return y
+
+    def backward(self, xp: Any, g: Any) -> Any:
+        x, y = self.unpack(xp)
+        zero = xp.constant(y) == 0
+        share = xp.where(zero, xp.zeros_like(y), g / xp.where(zero, xp.ones_like(y), y))
+        share = expand_reduced(xp, share, x.shape, self.axis, self.keepdims)
+        return (share * (x - xp.mean(x, axis=self.axis, keepdims=True)) * (1 / self.divisor if self.divisor else float("nan")),)
+
+
 def _quiet() -> Any:
     import numpy as np
 
@@ -100,7 +121,7 @@ class Prod(Reduce):
 
     def forward(self, xp: Any, x: Any) -> Any:
         self.saved = (x,)
-        return xp.prod(x, axis=self.axis, keepdims=self.keepdims)
+        return xp.prod(signed(x), axis=self.axis, keepdims=self.keepdims)
 
     def backward(self, xp: Any, g: Any) -> Any:
         (x,) = self.unpack(xp)
@@ -159,7 +180,7 @@ class Cumsum(Op):
         self.axis = axis
 
     def forward(self, xp: Any, x: Any) -> Any:
-        return xp.cumsum(x, axis=self.axis)
+        return xp.cumsum(signed(x), axis=self.axis)
 
     def backward(self, xp: Any, g: Any) -> Any:
         return (xp.flip(xp.cumsum(xp.flip(g, self.axis), axis=self.axis), self.axis),)
@@ -171,7 +192,7 @@ class LogSumExp(Reduce):
     floats = True
 
     def forward(self, xp: Any, x: Any) -> Any:
-        top = xp.max(x, axis=self.axis, keepdims=True)
+        top = xp.max(x, axis=self.axis, keepdims=True) if x.size else xp.sum(x, axis=self.axis, keepdims=True)
         top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
         y = xp.log(xp.sum(xp.exp(x - top), axis=self.axis, keepdims=True)) + top
         y = xp.asarray(y if self.keepdims else xp.squeeze(y, axis=self.axis if self.axis is not None else None))
@@ -200,18 +221,22 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Tensor:
     """The variance over ``dim``, unbiased (correction 1) by default."""
+    return _spread(Var, input, dim, unbiased, keepdim, correction)
+
+
+def _spread(kind: type[Var], input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any) -> Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
         correction = 1 if unbiased is None or unbiased else 0
     if not (input.dtype.is_floating_point or input.dtype.is_complex):
-        raise DtypeError(f"var and std need a floating point tensor, got {input.dtype}")
-    return apply(Var(norm_dims(dim, input.ndim), keepdim, correction), input)
+        raise DtypeError(f"var and std need a floating point tensor, got {input.dtype}; use .float() first")
+    return apply(kind(norm_dims(dim, input.ndim), keepdim, correction), input)
 
 
 def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Tensor:
     """The standard deviation over ``dim``, unbiased (correction 1) by default."""
-    return unary.sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+    return _spread(Std, input, dim, unbiased, keepdim, correction)
 
 
 def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> tuple:

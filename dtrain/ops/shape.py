@@ -291,6 +291,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     tensors = tuple(tensors)
     if not tensors:
         raise ArgumentError("cat expects at least one tensor, got an empty list")
+    if any(x.ndim != 1 for x in tensors):  # empty vectors join anything, as in PyTorch
+        tensors = tuple(x for x in tensors if x._array.shape != (0,))
+    if not tensors[0].ndim:
+        raise ShapeError("cat cannot join 0-dim tensors; use stack")
     axis = norm_dim(dim, tensors[0].ndim)
     first = tensors[0].shape
     for i, x in enumerate(tensors):
@@ -328,7 +332,8 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
         step = split_size_or_sections
         if step <= 0:
             raise ArgumentError(f"split expects a positive size, got {step}")
-        sizes = [min(step, size - i) for i in range(0, size, step)] or [0]
+        count = max(len(range(0, size, step)), 1)
+        sizes = [step] * (count - 1) + [size - (count - 1) * step]
     else:
         sizes = list(split_size_or_sections)
         if sum(sizes) != size:
@@ -368,7 +373,10 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Elements moved along ``dims``, those that leave the end come back at the front."""
     if dims is None:
         return reshape(roll(reshape(input, -1), shifts, 0), tuple(input.shape))
-    for shift, dim in zip((shifts,) if isinstance(shifts, int) else shifts, (dims,) if isinstance(dims, int) else dims):
+    shifts, dims = [(v,) if isinstance(v, int) else tuple(v) for v in (shifts, dims)]
+    if len(shifts) != len(dims):
+        raise ArgumentError(f"roll: {len(shifts)} shifts for {len(dims)} dims; expected one shift a dim")
+    for shift, dim in zip(shifts, dims):
         size = input.shape[dim]
         cut = -shift % size if size else 0
         if cut:
@@ -410,12 +418,18 @@ def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Te
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of the last two dims, zero elsewhere."""
-    return apply(Triangle("tril", diagonal), input)
+    return _triangle("tril", input, diagonal)
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of the last two dims, zero elsewhere."""
-    return apply(Triangle("triu", diagonal), input)
+    return _triangle("triu", input, diagonal)
+
+
+def _triangle(function: str, input: Tensor, diagonal: int) -> Tensor:
+    if input.ndim < 2:
+        raise ShapeError(f"{function} expects at least two dims, got shape {tuple(input.shape)}")
+    return apply(Triangle(function, diagonal), input)
 
 
 def ravel(input: Tensor) -> Tensor:

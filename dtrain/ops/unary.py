@@ -7,6 +7,7 @@ from typing import Any, Callable
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
+from dtrain.backend import promotion
 from dtrain.errors import ArgumentError
 from dtrain.ops._pointwise import Pointwise
 
@@ -190,13 +191,11 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         from dtrain.ops import elementwise
 
-        out = input if min is None else elementwise.maximum(input, _like(input, min))
-        return out if max is None else elementwise.minimum(out, _like(input, max))
+        out = input if min is None else elementwise.maximum(input, min)
+        return out if max is None else elementwise.minimum(out, max)
+    if input._array.dtype.kind in "iub" and (isinstance(min, float) or isinstance(max, float)):
+        input = input.to(promotion.result_type(input._array, 0.5))  # type: ignore[attr-defined]
     return apply(Clamp(min, max), input)
-
-
-def _like(input: Tensor, value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else input.new_tensor(value)  # type: ignore[attr-defined]
 
 
 def clamp_min(input: Tensor, min: Any) -> Tensor:

@@ -77,7 +77,7 @@ def autocasted(x: Any, w: Any) -> Any:
 MATH = {
     "arithmetic": (lambda x, y: (x + y, x - y, x * y, x / (y * y + 1), 2 - x, 1 / (x * x + 1)), "b t 3", "t 1"),
     "alpha": (lambda x, y: dtrain.add(x, y, alpha=3), "b 3", "b 3"),
-    "integers": (lambda x, y: (x + y, x * y - 3, x / (y + 1), x // (y + 1), x % (y + 1), -x // (y + 1), -x % (y + 1), x.abs()), "i9:b t", "i4:t"),
+    "integers": (lambda x, y: (x + y, x * y - 3, x / (y + 1), x // (y + 1), x % (y + 1), -x // (y + 1), -x % (y + 1), x.abs(), dtrain.div(-x, y + 1, rounding_mode="trunc")), "i9:b t", "i4:t"),
     "narrow integers": (lambda x: (dtrain.maximum(x.short(), x.short().t()[0, 0]), x.short() // 2, x.to(dtrain.int8) % 3, x.short() ** 2, x.to(dtrain.uint8) * 40 + 7, x.to(dtrain.int8) - 5, x.to(dtrain.int16) > 3), "i9:b t"),
     "promotion": (lambda x, i: (x * i, i * 1.5, i + 2, (i > 2) * x, (i > 1) + i), "b t", "i4:b t"),
     "floor division": (lambda x, y: (x // (y + 1), x % (y + 1), dtrain.div(x, y + 1, rounding_mode="trunc")), "b t", "+t"),
@@ -171,7 +171,7 @@ SHAPES = {
 }
 
 INDEXING = {
-    "slices": (lambda x: (x[1:], x[:, :-1], x[..., ::2], x[:, None, 0], x[-1], x[0, ..., None], x[:, -2:, 1:2], x[None, 0, 0, 0]), "b t 3"),
+    "slices": (lambda x: (x[1:], x[:, :-1], x[..., ::2], x[:, None, 0], x[-1], x[0, ..., None], x[:, -2:, 1:2], x[None, 0, 0, 0], x[::-1, :, 2:0:-1]), "b t 3"),
     "slices up to a size": (lambda x, y: (x[: y.shape[0]], x[:, y.shape[0] - 1 :]), "t t", "b 2"),
     "one index tensor": (lambda x, i: (x[i], x[:, i], x[..., i % 3], x[i[0]], x[-i - 1]), "4 4 3", "i4:b t"),
     "two index tensors": (lambda x, i, j: (x[i, j], x[:, i, j % 3], x[i, :, j % 3], x[i, 0, j[:1] % 3], x[:, i]), "4 4 3", "i4:b", "i4:b"),
