@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = frozenset(
-    """amp autograd backend comm cuda data distributed env errors files launcher logs nn onnx ops optim utils""".split()
+    """absent amp autograd backend comm cuda data distributed env errors files launcher logs nn onnx ops optim utils""".split()
 )
 _NAMES: dict[str, str] = {
     "Tensor": "autograd.tensor",
@@ -66,11 +66,9 @@ def __getattr__(name: str) -> Any:
 def _operation(name: str) -> Any:
     functions = importlib.import_module("dtrain.ops").functions
     if name not in functions:
-        import difflib
+        from dtrain.absent import attribute_error
 
-        near = difflib.get_close_matches(name, [*functions, *_NAMES, *_MODULES], 1)
-        hint = f"; did you mean dtrain.{near[0]}?" if near else ""
-        raise AttributeError(f"module 'dtrain' has no attribute {name!r}{hint}")
+        raise attribute_error("dtrain", name, [*functions, *_NAMES, *_MODULES])
     return functions[name]
 
 

@@ -14,3 +14,9 @@ __all__ = [
     "Function", "Tensor", "Variable", "backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "inference_mode",
     "is_grad_enabled", "no_grad", "set_grad_enabled",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    from dtrain.absent import attribute_error
+
+    raise attribute_error(__name__, name, globals())

@@ -64,7 +64,9 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         return importlib.import_module(f"dtrain.distributed.{name}")
     else:
-        raise AttributeError(f"module 'dtrain.distributed' has no attribute {name!r}")
+        from dtrain.absent import attribute_error
+
+        raise attribute_error("dtrain.distributed", name, [*_NAMES, *_ELSEWHERE, *_MODULES])
     globals()[name] = value
     return value
 

@@ -98,3 +98,9 @@ __all__ = [
     "Threshold", "Unflatten", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init", "parallel", "register_module_forward_hook",
     "register_module_forward_pre_hook", "utils",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    from dtrain.absent import attribute_error
+
+    raise attribute_error(__name__, name, globals())

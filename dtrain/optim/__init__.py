@@ -7,3 +7,9 @@ from dtrain.optim.optimizer import Optimizer
 from dtrain.optim.sgd import SGD
 
 __all__ = ["Adam", "AdamW", "Optimizer", "SGD", "lr_scheduler"]
+
+
+def __getattr__(name: str) -> object:
+    from dtrain.absent import attribute_error
+
+    raise attribute_error(__name__, name, globals())

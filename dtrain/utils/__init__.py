@@ -9,4 +9,6 @@ _MODULES = ("data",)
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"dtrain.utils.{name}")
-    raise AttributeError(f"module 'dtrain.utils' has no attribute {name!r}")
+    from dtrain.absent import attribute_error
+
+    raise attribute_error(__name__, name, _MODULES)

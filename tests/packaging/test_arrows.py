@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Lowest first. Rooms of one layer do not know each other, but for those named in BESIDE.
 LAYERS = [
-    {"errors", "env", "logs", "files"},
+    {"absent", "errors", "env", "logs", "files"},
     {"backend", "_native"},
     {"autograd", "comm"},
     {"ops"},
