@@ -408,7 +408,8 @@ def test_no_worker_outlives_the_script(case, code):
 
 
 def test_ctrl_c_shows_one_traceback():
-    child = run_child("interrupted", start_new_session=True)
+    # a test run started in the background ignores SIGINT, and its children would too
+    child = run_child("interrupted", start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     pids = child.stdout.readline().split()
     os.killpg(child.pid, signal.SIGINT)
     _, err = child.communicate(timeout=30)
