@@ -59,7 +59,7 @@ def run(op: Op, inputs: tuple) -> Any:
         if isinstance(x, Tensor):
             array = x._array
             arrays.append(array)
-            if x._rg:
+            if x._rg or x._base is not None and views.awakened(x):
                 wants = True
             if array.dtype is not _F32:
                 plain = False
@@ -223,11 +223,13 @@ class InPlace(Op):
 
 def run_(op: Op, target: Tensor, others: tuple) -> Tensor:
     inputs = (target, *others)
-    wants = local.grad_enabled and any(isinstance(x, Tensor) and x._rg for x in inputs)
+    wants = local.grad_enabled and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
     if wants:
         views.check_writable(op, target)
     arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
     memory = arrays[0]
+    if getattr(memory, "base", None) is not None:
+        views.check_memory(op, memory)
     xp = namespace_of(arrays)
     if wants and op.differentiable:
         value = _tracked_value(op, target, inputs)
@@ -255,12 +257,12 @@ def _tracked_value(op: Op, target: Tensor, inputs: tuple) -> Tensor:
 def _check_result(op: Op, target: Tensor, value: Tensor) -> None:
     if value._array.shape != target._array.shape:
         raise ShapeError(
-            f"{op.name()}_ writes into a tensor of shape {tuple(target._array.shape)} but its result has shape "
+            f"{op.name().lower()}_ writes into a tensor of shape {tuple(target._array.shape)} but its result has shape "
             f"{tuple(value._array.shape)}; in-place operations cannot broadcast their target"
         )
     if not promotion.can_cast(value.dtype, target.dtype):
         raise DtypeError(
-            f"result type {value.dtype} of {op.name()}_ cannot be stored in a tensor of {target.dtype}; "
+            f"result type {value.dtype} of {op.name().lower()}_ cannot be stored in a tensor of {target.dtype}; "
             f"use the out-of-place form, or .to({value.dtype}) first"
         )
 

@@ -87,7 +87,7 @@ def _roots(tensors: Any, grads: Any, create: bool) -> tuple[list, list]:
 def _seed(root: Tensor, g: Any, create: bool) -> Any:
     """The gradient a backward starts with: a raw array, or a Tensor when a graph is built."""
     array = root._array
-    if not root._rg:
+    if not root.requires_grad:
         raise GraphError(
             f"a tensor of shape {tuple(array.shape)} has no graph to go back through: nothing it was computed from requires grad, "
             "or it was computed under no_grad, or detached"

@@ -7,6 +7,7 @@ from typing import Any, Callable
 from dtrain.autograd.dispatch import apply_
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
+from dtrain.backend.state import local
 
 
 class Assign(Op):
@@ -32,6 +33,7 @@ def write(name: str, target: Tensor, function: Callable[..., Tensor], args: tupl
 
     The function sees an alias with its own copy of the values where they are about to be overwritten and saved.
     """
-    source = target.clone() if target._rg else target  # type: ignore[attr-defined]
+    tracked = local.grad_enabled and any(isinstance(x, Tensor) and x.requires_grad for x in (target, *args, *kwargs.values()))
+    source = target.clone() if tracked else target  # type: ignore[attr-defined]
     value = function(source, *args, **kwargs)
     return apply_(Assign(name), target, value)

@@ -99,7 +99,7 @@ class Tensor:
 
     @property
     def grad_fn(self) -> Any:
-        if self._base is not None and self._rg:
+        if self._base is not None and self.requires_grad:
             from dtrain.autograd import views
 
             views.refresh(self)
@@ -142,6 +142,10 @@ class Tensor:
     # -- autograd ---------------------------------------------------------------------------------------------------
     @property
     def requires_grad(self) -> bool:
+        if self._base is not None and not self._rg:
+            from dtrain.autograd import views
+
+            return views.awakened(self)
         return self._rg
 
     @requires_grad.setter

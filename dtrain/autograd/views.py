@@ -12,7 +12,7 @@ from typing import Any
 from dtrain.autograd.op import Op, _order
 from dtrain.autograd.tensor import Tensor
 from dtrain.backend.state import local
-from dtrain.errors import GraphError
+from dtrain.errors import GraphError, ShapeError
 
 
 def link(op: Op, source: Tensor, out: Tensor) -> None:
@@ -42,13 +42,26 @@ def check_writable(op: Op, target: Tensor) -> None:
     if base._rg and base._node is None:
         what = "a leaf tensor" if target._base is None else "a view of a leaf tensor"
         raise GraphError(
-            f"{op.name()}_ would modify {what} that requires grad (shape {tuple(base._array.shape)}) in place; "
+            f"{op.name().lower()}_ would modify {what} that requires grad (shape {tuple(base._array.shape)}) in place; "
             "wrap it in dtrain.no_grad() to change values, or use the out-of-place form to build a graph"
         )
     if target._base is not None and target._chain is None:
         raise GraphError(
-            f"{op.name()}_ would modify a view that was made under no_grad, of a tensor that requires grad; "
+            f"{op.name().lower()}_ would modify a view that was made under no_grad, of a tensor that requires grad; "
             "make the view outside no_grad, or do the write under no_grad too"
+        )
+
+
+def check_memory(op: Op, memory: Any) -> None:
+    """Refuse to write where several elements share one place, or where memory is read-only."""
+    if any(step == 0 and n > 1 for step, n in zip(memory.strides, memory.shape)):
+        raise ShapeError(
+            f"{op.name().lower()}_ would write into an expanded tensor of shape {tuple(memory.shape)}, whose elements share memory; .clone() it first"
+        )
+    if not getattr(memory.flags, "writeable", True):
+        raise GraphError(
+            f"{op.name().lower()}_ would write into read-only memory (shape {tuple(memory.shape)}), that of an expanded tensor or of a read-only "
+            "NumPy array; .clone() it first"
         )
 
 
@@ -83,6 +96,13 @@ def refresh(view: Tensor) -> None:
         node.edges, node.ports, node.order = [edge], [port] if port else None, next(_order)
         edge, port = node, 0
     view._node, view._port, view._rg = edge, 0, True
+
+
+def awakened(view: Tensor) -> bool:
+    """Whether a view that was made of a tensor without history has one now, since something with history was written into its base."""
+    if view._chain is not None and view._base._rg and not view._rg:
+        refresh(view)
+    return view._rg
 
 
 def through(xp: Any, chain: tuple, x: Any) -> Any:

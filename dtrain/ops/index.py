@@ -115,6 +115,8 @@ class Put(Op):
         key = _fill(self.key, indices)
         check_ranges(xp, x.shape, key)
         out = x.copy()
+        while self.shape and values.ndim and values.shape[0] == 1:  # leading dims of 1 broadcast anyway, and masks take none
+            values = values[0]
         if self.accumulate:
             xp.scatter_add(out, key, values)
         else:
@@ -262,7 +264,16 @@ def _basic_first(x: Tensor, key: tuple, tensors: list[Tensor]) -> tuple[Tensor, 
             if not isinstance(k, int):
                 rest.append(slice(None))
     plain = all(k is Ellipsis or isinstance(k, slice) and k == slice(None) for k in basic)
-    return (x if plain else apply(Slice(tuple(basic)), x)), tuple(rest)
+    view = x if plain else apply(Slice(tuple(basic)), x)
+    spans = [_span(tensors[k.i]) if isinstance(k, Slot) else 1 for k in rest if k is not Ellipsis]
+    if sum(spans) == view.ndim:  # an empty ... would part index tensors that stand side by side
+        rest = [k for k in rest if k is not Ellipsis]
+    return view, tuple(rest)
+
+
+def _span(index: Tensor) -> int:
+    """How many dims an index tensor takes the place of."""
+    return index.ndim if index.dtype is dtypes.bool else 1
 
 
 def setitem(input: Tensor, key: Any, value: Any) -> None:

@@ -31,7 +31,7 @@ METHODS_ONLY: dict[Any, str] = {
     shape: "view view_as reshape_as expand expand_as contiguous repeat",
     creation: "new_zeros new_ones new_empty new_full new_tensor",
     convert: "to float double half bfloat16 long int short bool type_as cpu cuda copy_ fill_ zero_",
-    random: "uniform_ normal_ bernoulli_",
+    random: "uniform_ normal_ bernoulli_ exponential_ random_",
     elementwise: "add_ sub_",
     piecewise: "relu_",
     index: "index_put_",
@@ -40,7 +40,7 @@ METHODS_ONLY: dict[Any, str] = {
 FUNCTIONS: dict[Any, str] = {
     creation: """tensor as_tensor from_numpy from_dlpack empty zeros ones full empty_like zeros_like ones_like full_like arange linspace eye
         tril_indices triu_indices""",
-    random: "rand randn rand_like randn_like randint randperm normal",
+    random: "rand randn rand_like randn_like randint randint_like randperm normal",
     shape: "cat stack meshgrid",
     matmul: "einsum",
     elementwise: "where",

@@ -13,6 +13,10 @@ CALLS = {
     "normal_": lambda m: m.empty(50).normal_(2, 3), "uniform_": lambda m: m.empty(50).uniform_(-0.1, 0.1),
     "bernoulli": lambda m: m.bernoulli(m.ones(50) * 0.3), "bernoulli_": lambda m: m.empty(50).bernoulli_(0.3),
     "bernoulli_ tensor": lambda m: m.empty(50).bernoulli_(m.ones(50) * 0.3), "multinomial": lambda m: m.multinomial(m.rand(4, 9), 3),
+    "bernoulli_ 0-dim tensor": lambda m: m.empty(50).bernoulli_(m.tensor(0.3)), "randint_like": lambda m: m.randint_like(m.ones(50), 3, 9),
+    "random_ of floats": lambda m: m.empty(50).random_(), "random_ of int64": lambda m: m.empty(50, dtype=m.int64).random_(),
+    "random_ of int32": lambda m: m.empty(50, dtype=m.int32).random_(), "random_ up to": lambda m: m.empty(50).random_(9),
+    "random_ from, to": lambda m: m.empty(50, dtype=m.uint8).random_(3, 200), "random_ of bools": lambda m: m.empty(50, dtype=m.bool).random_(),
 }
 
 
