@@ -375,7 +375,7 @@ def alive(pid):
 
 def test_all_workers_are_told_to_end_at_once(monkeypatch):
     """A worker need not wait for a slow one, which was forked later and inherited its socket."""
-    monkeypatch.setattr("dtrain.data.pool.GRACE", 2.0)
+    monkeypatch.setattr("dtrain.data.pool.GRACE", 30.0)
     it = iter(loader(lambda i: time.sleep(60 * (i == 1)) or i))
     next(it)
     first, second = (member.process.pid for member in it._pool._members)
@@ -384,6 +384,7 @@ def test_all_workers_are_told_to_end_at_once(monkeypatch):
     while alive(first):
         time.sleep(0.01)
     assert alive(second)
+    os.kill(second, signal.SIGKILL)                                   # nobody need wait until it has slept enough
     ending.join()
 
 
