@@ -11,7 +11,7 @@ from dtrain.errors import ArgumentError
 from dtrain.ops import unary
 from dtrain.ops._pointwise import Pointwise, activate
 from dtrain.ops._shape import norm_dim
-from dtrain.ops.shape import chunk
+from dtrain.ops.join import chunk
 from dtrain.ops.special import Erf
 
 _FUSED: dict[str, Any] = {"numpy": native, "cupy": kernels}

@@ -8,7 +8,7 @@ from dtrain.autograd import engine
 from dtrain.autograd.dispatch import Cast, apply
 from dtrain.autograd.op import Op
 from dtrain.autograd.tensor import Tensor
-from dtrain.ops import creation, elementwise, matmul, reduce, shape, unary
+from dtrain.ops import creation, elementwise, join, matmul, reduce, shape, unary
 
 
 class TensorNamespace:
@@ -52,11 +52,11 @@ class TensorNamespace:
 
     @staticmethod
     def concatenate(xs: Any, axis: int = 0) -> Tensor:
-        return shape.cat(xs, axis)
+        return join.cat(xs, axis)
 
     @staticmethod
     def stack(xs: Any, axis: int = 0) -> Tensor:
-        return shape.stack(xs, axis)
+        return join.stack(xs, axis)
 
     @staticmethod
     def take_along_axis(x: Tensor, indices: Tensor, axis: int) -> Tensor:

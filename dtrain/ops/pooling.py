@@ -11,9 +11,10 @@ from dtrain.backend import namespace
 from dtrain.errors import ShapeError, UnsupportedError
 from dtrain.ops import reduce as reductions
 from dtrain.ops._windows import per_dim
+from dtrain.ops.join import stack
 from dtrain.ops.matmul import matmul
 from dtrain.ops.pool import avg_pool, max_pool
-from dtrain.ops.shape import narrow, stack, transpose
+from dtrain.ops.shape import narrow, transpose
 
 
 def max_pool1d(

@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from dtrain.autograd.dispatch import apply
 from dtrain.autograd.tensor import Tensor
-from dtrain.ops import convert, creation, elementwise, gather, index, matmul, order, piecewise, random, reduce, shape, softmax, special, unary
+from dtrain.ops import convert, creation, elementwise, gather, index, join, matmul, order, piecewise, random, reduce, shape, softmax, special, unary
 
 # module -> names that are functions of the package and methods of Tensor alike
 METHODS: dict[Any, str] = {
@@ -14,8 +14,8 @@ METHODS: dict[Any, str] = {
         logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor""",
     unary: " ".join(unary.FUNCTIONS),
     reduce: """sum mean var std prod amax amin max min argmax argmin any all count_nonzero cumsum logsumexp norm""",
-    shape: """reshape permute transpose t movedim squeeze unsqueeze flatten unflatten narrow split chunk unbind select flip roll
-        tile repeat_interleave tril triu ravel clone broadcast_to""",
+    shape: "reshape permute transpose t movedim squeeze unsqueeze flatten unflatten narrow select flip tril triu ravel clone broadcast_to",
+    join: "split chunk unbind roll tile repeat_interleave",
     gather: "gather scatter scatter_add take_along_dim",
     index: "index_select index_put index_add masked_fill masked_select",
     order: "nonzero argsort sort topk",
@@ -28,7 +28,8 @@ METHODS: dict[Any, str] = {
 }
 # methods only
 METHODS_ONLY: dict[Any, str] = {
-    shape: "view view_as reshape_as expand expand_as contiguous repeat",
+    shape: "view view_as reshape_as expand expand_as contiguous",
+    join: "repeat",
     creation: "new_zeros new_ones new_empty new_full new_tensor",
     convert: "to float double half bfloat16 long int short bool type_as cpu cuda copy_ fill_ zero_",
     random: "uniform_ normal_ bernoulli_ exponential_ random_",
@@ -41,7 +42,7 @@ FUNCTIONS: dict[Any, str] = {
     creation: """tensor as_tensor from_numpy from_dlpack empty zeros ones full empty_like zeros_like ones_like full_like arange linspace eye
         tril_indices triu_indices""",
     random: "rand randn rand_like randn_like randint randint_like randperm normal",
-    shape: "cat stack meshgrid",
+    join: "cat stack meshgrid",
     matmul: "einsum",
     elementwise: "where",
     reduce: "var_mean",

@@ -7,7 +7,7 @@ from typing import Iterable
 from dtrain.autograd.grad_mode import no_grad
 from dtrain.autograd.tensor import Tensor
 from dtrain.errors import ShapeError
-from dtrain.ops.shape import cat
+from dtrain.ops.join import cat
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
