@@ -376,8 +376,18 @@ def alive(pid):
 def test_all_workers_are_told_to_end_at_once(monkeypatch):
     """A worker need not wait for a slow one, which was forked later and inherited its socket."""
     monkeypatch.setattr("dtrain.data.pool.GRACE", 30.0)
-    it = iter(loader(lambda i: time.sleep(60 * (i == 1)) or i))
+    began, begins = os.pipe()
+
+    def second_is_slow(i):
+        if i == 1:
+            os.write(begins, b".")
+            time.sleep(60)
+        return i
+
+    it = iter(loader(second_is_slow))
     next(it)
+    os.read(began, 1)                                                 # or it might not have taken its task yet
+    os.close(began), os.close(begins)
     first, second = (member.process.pid for member in it._pool._members)
     ending = threading.Thread(target=it._pool.close)
     ending.start()
